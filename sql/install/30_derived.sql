@@ -1,0 +1,51 @@
+-- What is derived from the facts. Never dumped: a restore rebuilds it, because
+-- the triggers on the facts fire then as they always do.
+
+-- What statements append. A row says how one statement changed an account's
+-- balance and the sums of one hour (UTC); a grant has none, which is -infinity.
+-- A sum of 0 is null, which takes no room. No key: rows are only appended here
+-- and moved out by folding.
+CREATE TABLE usage_billing.usage_delta (
+	billing_id		text COLLATE "C" NOT NULL,
+	hour			timestamptz NOT NULL,
+	source			text COLLATE "C" NOT NULL,
+	type			usage_billing.usage_type,
+	credits			bigint,
+	debited			bigint,
+	amount			bigint,
+	events			bigint,
+	viewing_seconds	bigint,
+	viewing_bytes	bigint,
+	egress_seconds	bigint,
+	egress_seconds_additional_targets bigint,
+	egress_bytes	bigint
+) WITH (autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_scale_factor = 0,
+		autovacuum_vacuum_insert_threshold = -1, autovacuum_vacuum_cost_delay = 0,
+		autovacuum_analyze_threshold = 100000, autovacuum_analyze_scale_factor = 0);
+CREATE INDEX usage_delta_key ON usage_billing.usage_delta (billing_id, hour);
+ALTER TABLE usage_billing.usage_delta REPLICA IDENTITY FULL;
+
+-- numeric, so that folding can't overflow; readers answer in bigint.
+CREATE TABLE usage_billing.credit_balance (
+	billing_id		text COLLATE "C" NOT NULL,
+	balance			numeric NOT NULL,
+	debited			numeric NOT NULL,
+	CONSTRAINT credit_balance_pkey PRIMARY KEY (billing_id)
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000,
+		autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE TABLE usage_billing.usage_hourly (
+	billing_id		text COLLATE "C" NOT NULL,
+	hour			timestamptz NOT NULL,
+	source			text COLLATE "C" NOT NULL,
+	type			usage_billing.usage_type NOT NULL,
+	amount			bigint NOT NULL,
+	events			bigint NOT NULL,
+	viewing_seconds	bigint NOT NULL DEFAULT 0,
+	viewing_bytes	bigint NOT NULL DEFAULT 0,
+	egress_seconds	bigint NOT NULL DEFAULT 0,
+	egress_seconds_additional_targets bigint NOT NULL DEFAULT 0,
+	egress_bytes	bigint NOT NULL DEFAULT 0,
+	CONSTRAINT usage_hourly_pkey PRIMARY KEY (billing_id, hour, source, type)
+) WITH (fillfactor = 80, autovacuum_vacuum_threshold = 5000,
+		autovacuum_vacuum_scale_factor = 0.02);

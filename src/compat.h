@@ -1,0 +1,56 @@
+/*
+ * compat.h
+ *		Every difference between the supported server versions, each with the
+ *		upstream change that it follows. Nothing else tests PG_VERSION_NUM.
+ */
+#ifndef UB_COMPAT_H
+#define UB_COMPAT_H
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "usage_billing is made for PostgreSQL 15 to 18"
+#endif
+
+/* 18: PG_MODULE_MAGIC_EXT carries name and version (9324c8c5806) */
+#if PG_VERSION_NUM >= 180000
+#define UB_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "usage_billing", .version = "1.0.0")
+#else
+#define UB_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+/* 18: index_beginscan takes an instrumentation struct (0fbceae841c) */
+#if PG_VERSION_NUM >= 180000
+#define ub_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define ub_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 16: JSON semantic actions return an error code (1c1eaf0ad9a) */
+#if PG_VERSION_NUM >= 160000
+#define UB_JSON_ACTION JsonParseErrorType
+#define UB_JSON_ACTION_RETURN return JSON_SUCCESS
+#else
+#define UB_JSON_ACTION void
+#define UB_JSON_ACTION_RETURN return
+#endif
+
+/* 17: the caller owns the JSON lexer and may give its memory (1c99cde2f34) */
+#if PG_VERSION_NUM >= 170000
+#define ub_json_lexer(text, len, escapes) \
+	makeJsonLexContextCstringLen(NULL, text, len, GetDatabaseEncoding(), escapes)
+#else
+#define ub_json_lexer(text, len, escapes) \
+	makeJsonLexContextCstringLen(text, len, GetDatabaseEncoding(), escapes)
+#endif
+
+/* 16: ExecInsertIndexTuples can do summarizing indexes only (19d8e2308bc) */
+#if PG_VERSION_NUM >= 160000
+#define ub_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
+#else
+#define ub_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
+#endif
+
+#endif							/* UB_COMPAT_H */

@@ -1,0 +1,456 @@
+/*
+ * document.c
+ *		JSONB to typed structs and back.
+ *
+ * A batch is read once, in place: the items point into the document, which
+ * must stay where it is while they are used.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "document.h"
+#include "errors.h"
+#include "settings.h"
+
+static const char *const measure_names[UB_MEASURES] = {
+	"viewing_seconds", "viewing_bytes", "egress_seconds",
+	"egress_seconds_additional_targets", "egress_bytes"
+};
+
+#define UB_USAGE_KEYS \
+	"Known keys are id, amount, type, source, description, user_id, metadata, customer_id, created_at and updated_at."
+
+/* What kind of JSON value was found, for error details. */
+static const char *
+document_found(JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvNull:
+			return "is null";
+		case jbvBool:
+			return "is a boolean";
+		case jbvNumeric:
+			return "is a number";
+		case jbvString:
+			return "is a string";
+		default:
+			return JsonContainerIsArray(value->val.binary.data) ?
+				"is an array" : "is an object";
+	}
+}
+
+static void
+document_wrong_type(UbPlace place, const char *field, JsonbValue *value,
+					const char *wanted)
+{
+	ub_value_error(place, field, ERRCODE_INVALID_PARAMETER_VALUE,
+				   psprintf("%s; it must be %s", document_found(value), wanted),
+				   NULL);
+}
+
+static UbSlice
+document_string(UbPlace place, const char *field, JsonbValue *value, int limit)
+{
+	UbSlice		slice;
+
+	if (value->type != jbvString)
+		document_wrong_type(place, field, value, "a string");
+	slice.data = value->val.string.len > 0 ? value->val.string.val : NULL;
+	slice.len = value->val.string.len;
+	ub_value_check_length(place, field, slice, limit);
+	return slice;
+}
+
+/*
+ * Reads an integer that is a JSON number or a string of digits. False with
+ * *problem set if it is neither or doesn't fit; range tells which.
+ */
+static bool
+document_int64(JsonbValue *value, int64 *result, const char **problem, bool *range)
+{
+	bool		malformed;
+
+	*range = false;
+	if (value->type == jbvNumeric)
+	{
+		if (ub_value_number(value->val.numeric, result, &malformed))
+			return true;
+		*problem = malformed ? "is not an integer" : "is beyond the range of bigint";
+	}
+	else if (value->type == jbvString)
+	{
+		UbSlice		slice = {value->val.string.val, value->val.string.len};
+
+		if (ub_value_decimal(slice, result, &malformed))
+			return true;
+		*problem = malformed ?
+			psprintf("is \"%s\"; a string must hold decimal digits only",
+					 ub_clip(slice.data, slice.len)) :
+			"is beyond the range of bigint";
+	}
+	else
+	{
+		*problem = psprintf("%s; it must be an integer", document_found(value));
+		return false;
+	}
+	*range = !malformed;
+	return false;
+}
+
+static int64
+document_amount(UbPlace place, JsonbValue *value)
+{
+	int64		amount;
+	const char *problem;
+	bool		range;
+
+	if (!document_int64(value, &amount, &problem, &range))
+		ub_value_error(place, "amount",
+					   range ? ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE :
+					   ERRCODE_INVALID_PARAMETER_VALUE, problem, NULL);
+	if (amount < 0)
+		ub_value_error(place, "amount", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("is " INT64_FORMAT "; it must not be negative", amount),
+					   "Use revert_usage to give credits back.");
+	return amount;
+}
+
+static void
+document_created_at(UbPlace place, JsonbValue *value, UbUsageItem *item)
+{
+	UbSlice		slice;
+
+	if (value->type != jbvString)
+		document_wrong_type(place, "created_at", value, "an RFC 3339 string");
+	slice.data = value->val.string.val;
+	slice.len = value->val.string.len;
+	if (!ub_value_time(slice, &item->created_at))
+		ub_value_error(place, "created_at", ERRCODE_INVALID_DATETIME_FORMAT,
+					   psprintf("is \"%s\"", ub_clip(slice.data, slice.len)),
+					   "Use RFC 3339, for example 2025-01-31T13:45:00Z.");
+	if (item->created_at > GetCurrentTimestamp() + ub_max_future * USECS_PER_SEC)
+		ub_value_error(place, "created_at", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("is \"%s\", which is too far in the future",
+								ub_clip(slice.data, slice.len)),
+					   "Check the sender's clock; usage_billing.max_future says how much is allowed.");
+	item->has_created_at = true;
+}
+
+static void
+document_id(UbPlace place, JsonbValue *value, UbUsageItem *item)
+{
+	UbSlice		slice;
+
+	if (value->type != jbvString)
+		document_wrong_type(place, "id", value, "a uuid");
+	slice.data = value->val.string.val;
+	slice.len = value->val.string.len;
+	if (!ub_value_uuid(slice, &item->id))
+		ub_value_error(place, "id", ERRCODE_INVALID_TEXT_REPRESENTATION,
+					   psprintf("is \"%s\", which is no uuid",
+								ub_clip(slice.data, slice.len)), NULL);
+}
+
+static void
+document_type(UbPlace place, JsonbValue *value, UbUsageItem *item)
+{
+	UbSlice		slice = document_string(place, "type", value, INT_MAX);
+
+	if (slice.len == 7 && memcmp(slice.data, "feature", 7) == 0)
+		item->feature = true;
+	else if (slice.len != 0 &&
+			 !(slice.len == 6 && memcmp(slice.data, "credit", 6) == 0))
+		ub_value_error(place, "type", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("is \"%s\"", ub_clip(slice.data, slice.len)),
+					   "A type is credit or feature.");
+}
+
+static void
+document_customer(UbPlace place, JsonbValue *value, UbSlice billing_id)
+{
+	UbSlice		slice = document_string(place, "customer_id", value, UB_ID_BYTES);
+
+	if (slice.len != 0 &&
+		(slice.len != billing_id.len ||
+		 memcmp(slice.data, billing_id.data, slice.len) != 0))
+		ub_value_error(place, "customer_id", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("is \"%s\", which is not the account of this call",
+								ub_clip(slice.data, slice.len)),
+					   "Leave customer_id out, or send one call for each account.");
+}
+
+/* Takes the value of one key into the item. */
+static void
+document_key(UbPlace place, JsonbValue *key, JsonbValue *value,
+			 UbUsageItem *item, UbSlice billing_id, bool *has_id, bool *has_amount)
+{
+	const char *name = key->val.string.val;
+	int			len = key->val.string.len;
+	bool		given = value->type != jbvNull;
+
+#define KEY_IS(s) (len == sizeof(s) - 1 && memcmp(name, s, sizeof(s) - 1) == 0)
+	if (KEY_IS("id"))
+	{
+		if (given)
+			document_id(place, value, item);
+		*has_id = given;
+	}
+	else if (KEY_IS("amount"))
+	{
+		if (given)
+			item->amount = document_amount(place, value);
+		*has_amount = given;
+	}
+	else if (KEY_IS("updated_at"))
+		return;
+	else if (KEY_IS("type"))
+	{
+		if (given)
+			document_type(place, value, item);
+	}
+	else if (KEY_IS("source"))
+	{
+		if (given)
+			item->source = document_string(place, "source", value, UB_ID_BYTES);
+	}
+	else if (KEY_IS("description"))
+	{
+		if (given)
+			item->description = document_string(place, "description", value,
+												UB_DESCRIPTION_BYTES);
+	}
+	else if (KEY_IS("user_id"))
+	{
+		if (given)
+			item->user_id = document_string(place, "user_id", value, UB_ID_BYTES);
+	}
+	else if (KEY_IS("created_at"))
+	{
+		if (given)
+			document_created_at(place, value, item);
+	}
+	else if (KEY_IS("customer_id"))
+	{
+		if (given)
+			document_customer(place, value, billing_id);
+	}
+	else if (KEY_IS("metadata"))
+	{
+		if (!given)
+			return;
+		if (value->type != jbvBinary ||
+			!JsonContainerIsObject(value->val.binary.data))
+			document_wrong_type(place, "metadata", value, "an object");
+		ub_value_check_metadata(place, value->val.binary.data,
+								value->val.binary.len);
+		item->metadata = value->val.binary.data;
+		item->metadata_len = value->val.binary.len;
+	}
+	else
+		ub_value_error(place, "", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("has an unknown key \"%s\"", ub_clip(name, len)),
+					   UB_USAGE_KEYS);
+#undef KEY_IS
+}
+
+/* Reads one element of the array into item, which is zero on entry. */
+static void
+document_usage(UbPlace place, JsonbContainer *object, UbUsageItem *item,
+			   UbSlice billing_id)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	key;
+	JsonbValue	value;
+	bool		has_id = false;
+	bool		has_amount = false;
+
+	item->index = place.index;
+	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
+	{
+		if (token != WJB_KEY)
+			continue;
+		(void) JsonbIteratorNext(&it, &value, true);
+		document_key(place, &key, &value, item, billing_id, &has_id, &has_amount);
+	}
+	if (!has_id)
+		ub_value_error(place, "id", ERRCODE_INVALID_PARAMETER_VALUE, "is missing",
+					   "Every usage needs an id of its own; it makes a repeated call safe.");
+	if (!has_amount)
+		ub_value_error(place, "amount", ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is missing", NULL);
+	if (item->metadata != NULL &&
+		ub_document_delivers(item->feature, item->source))
+	{
+		int64		measures[UB_MEASURES];
+
+		ub_document_measures(place, item->metadata, measures);
+	}
+}
+
+/*
+ * Reads create_usage's array into items, in the array's order. billing_id is
+ * the account that a customer_id must name.
+ */
+UbUsageItem *
+ub_document_usages(Jsonb *document, UbSlice billing_id, int *count)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	UbUsageItem *items;
+	int			n = 0;
+
+	if (!JB_ROOT_IS_ARRAY(document) || JB_ROOT_IS_SCALAR(document))
+		ub_value_error(UB_PLACE_PARAMETER, "usages", ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is not a JSON array",
+					   "Send an array of objects, also for a single usage.");
+	*count = JB_ROOT_COUNT(document);
+	if (*count > ub_max_batch_size)
+		ub_value_error(UB_PLACE_PARAMETER, "usages", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("has %d elements; the most is %d", *count,
+								ub_max_batch_size),
+					   "Send several calls; each is safe to repeat.");
+
+	items = palloc0(sizeof(UbUsageItem) * Max(*count, 1));
+	it = JsonbIteratorInit(&document->root);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		UbPlace		place = UB_PLACE_ELEMENT(n);
+
+		if (token != WJB_ELEM)
+			continue;
+		if (value.type != jbvBinary ||
+			!JsonContainerIsObject(value.val.binary.data))
+			document_wrong_type(place, "", &value, "an object");
+		document_usage(place, value.val.binary.data, &items[n++], billing_id);
+	}
+	return items;
+}
+
+/* Whether a usage's metadata may carry measurements. */
+bool
+ub_document_delivers(bool feature, UbSlice source)
+{
+	return feature &&
+		((source.len == 11 && pg_strncasecmp(source.data, "transcoders", 11) == 0) ||
+		 (source.len == 11 && pg_strncasecmp(source.data, "vod_streams", 11) == 0));
+}
+
+/*
+ * Reads the measurements of a delivery usage; absent ones are 0. Keys that
+ * are no measurements are the caller's own.
+ */
+void
+ub_document_measures(UbPlace place, JsonbContainer *metadata, int64 *measures)
+{
+	for (int i = 0; i < UB_MEASURES; i++)
+	{
+		const char *name = measure_names[i];
+		JsonbValue	value;
+		const char *problem = NULL;
+		bool		range;
+
+		measures[i] = 0;
+		if (metadata == NULL ||
+			getKeyJsonValueFromContainer(metadata, name, strlen(name), &value) == NULL)
+			continue;
+		if (document_int64(&value, &measures[i], &problem, &range) &&
+			measures[i] < 0)
+			problem = "is negative";
+		if (problem != NULL)
+			ub_value_error(place, psprintf("metadata.%s", name),
+						   ERRCODE_INVALID_PARAMETER_VALUE, problem,
+						   "A measurement is an integer from 0 up, as a number or a string.");
+	}
+}
+
+/* Makes a value of its own of an object inside a document; null makes {}. */
+Jsonb *
+ub_document_metadata(JsonbContainer *metadata, int len)
+{
+	Jsonb	   *result;
+
+	if (metadata == NULL)
+		return ub_document_empty();
+	result = palloc(VARHDRSZ + len);
+	SET_VARSIZE(result, VARHDRSZ + len);
+	memcpy(&result->root, metadata, len);
+	return result;
+}
+
+Jsonb *
+ub_document_empty(void)
+{
+	Jsonb	   *result = palloc(VARHDRSZ + sizeof(uint32));
+
+	SET_VARSIZE(result, VARHDRSZ + sizeof(uint32));
+	result->root.header = JB_FOBJECT;
+	return result;
+}
+
+/* The functions below build a JSON object, key by key, as a result. */
+void
+ub_object_begin(JsonbParseState **state)
+{
+	*state = NULL;
+	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+}
+
+static void
+object_key(JsonbParseState **state, const char *key)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	pushJsonbValue(state, WJB_KEY, &value);
+}
+
+void
+ub_object_text(JsonbParseState **state, const char *key, const char *text)
+{
+	JsonbValue	value;
+
+	object_key(state, key);
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = strlen(text);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+void
+ub_object_int(JsonbParseState **state, const char *key, int64 number)
+{
+	JsonbValue	value;
+
+	object_key(state, key);
+	value.type = jbvNumeric;
+	value.val.numeric = int64_to_numeric(number);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+void
+ub_object_bool(JsonbParseState **state, const char *key, bool flag)
+{
+	JsonbValue	value;
+
+	object_key(state, key);
+	value.type = jbvBool;
+	value.val.boolean = flag;
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+Datum
+ub_object_end(JsonbParseState **state)
+{
+	JsonbValue *object = pushJsonbValue(state, WJB_END_OBJECT, NULL);
+
+	return JsonbPGetDatum(JsonbValueToJsonb(object));
+}

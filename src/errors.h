@@ -1,0 +1,29 @@
+/*
+ * errors.h
+ *		The SQLSTATEs of the contract and the errors that several subjects
+ *		raise. Messages are constant text: what a caller sent goes into the
+ *		detail only.
+ */
+#ifndef UB_ERRORS_H
+#define UB_ERRORS_H
+
+#define UB_ERRCODE_INSUFFICIENT_CREDITS	MAKE_SQLSTATE('U', 'B', '0', '0', '1')
+#define UB_ERRCODE_REVERT_EXCEEDS		MAKE_SQLSTATE('U', 'B', '0', '0', '2')
+#define UB_ERRCODE_ACCOUNT_CLOSED		MAKE_SQLSTATE('U', 'B', '0', '0', '3')
+#define UB_ERRCODE_APPEND_ONLY			MAKE_SQLSTATE('U', 'B', '0', '0', '4')
+#define UB_ERRCODE_NOT_FOUND			MAKE_SQLSTATE('P', 'T', '4', '0', '4')
+
+extern const char *ub_clip(const char *text, int len);
+
+extern void ub_error_parameter(const char *parameter, const char *found) pg_attribute_noreturn();
+extern void ub_error_forbidden(void) pg_attribute_noreturn();
+extern void ub_error_no_account(const char *field, const char *found) pg_attribute_noreturn();
+extern void ub_error_closed(const char *billing_id) pg_attribute_noreturn();
+extern void ub_error_credits(const char *billing_id, const char *balance,
+							 const char *asked, int64 credit_min) pg_attribute_noreturn();
+extern void ub_error_not_trigger(const char *function) pg_attribute_noreturn();
+extern void ub_error_reused(const char *element, const char *id,
+							const char *fields) pg_attribute_noreturn();
+extern void ub_error_sum_range(const char *what) pg_attribute_noreturn();
+
+#endif							/* UB_ERRORS_H */

@@ -1,0 +1,317 @@
+/*
+ * ledger.c
+ *		Balance and admission.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "document.h"
+#include "errors.h"
+#include "ledger.h"
+
+/* A call that sees more pending deltas of its account folds them. */
+#define LEDGER_MANY_PENDING 200
+
+/*
+ * A posting larger than this has its sums checked against bigint at once. It
+ * would take a thousand smaller ones in one hour to get there.
+ */
+#define LEDGER_LARGE (INT64CONST(1) << 52)
+
+/* A set of deltas is posted when it has this many. */
+#define LEDGER_MOST_DELTAS 10000
+
+PG_FUNCTION_INFO_V1(ub_account_balance);
+PG_FUNCTION_INFO_V1(ub_total_debited);
+
+/*
+ * Takes the account's turn, held to the end of the (sub)transaction. The
+ * caller must have done everything before that could wait for another call.
+ */
+static void
+ledger_take_turn(UbSlice billing_id)
+{
+	LOCKTAG		tag;
+	uint64		hash = hash_bytes_extended((const unsigned char *) billing_id.data,
+										   billing_id.len, 0);
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 UB_LOCK_TURN);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/* The numeric that credit_balance holds, as an integer. */
+static int128
+ledger_number(Datum number)
+{
+	int64		small;
+	bool		fraction;
+	char	   *digits;
+	bool		negative;
+	int128		sum = 0;
+
+	if (ub_value_number(DatumGetNumeric(number), &small, &fraction))
+		return small;
+	digits = DatumGetCString(DirectFunctionCall1(numeric_out, number));
+	negative = *digits == '-';
+	for (digits += negative; *digits >= '0' && *digits <= '9'; digits++)
+		sum = sum * 10 + (*digits - '0');
+	return negative ? -sum : sum;
+}
+
+static void
+ledger_add_pending(void *state, const UbDelta *delta)
+{
+	UbBalance  *balance = state;
+
+	balance->balance += delta->sums[UB_SUM_CREDITS];
+	balance->debited += delta->sums[UB_SUM_DEBITED];
+	balance->pending++;
+}
+
+/* Reads what one snapshot sees of the account's balance. */
+void
+ub_ledger_read(text *billing_id, Snapshot snapshot, UbBalance *balance)
+{
+	UbScan		scan;
+	ScanKeyData key;
+
+	memset(balance, 0, sizeof(UbBalance));
+	ub_scan_key_text(&key, 1, PointerGetDatum(billing_id));
+	ub_scan_begin(&scan, ub_catalog()->credit_balance,
+				  ub_catalog()->credit_balance_pkey, snapshot, &key, 1);
+	if (ub_scan_next(&scan))
+	{
+		slot_getallattrs(scan.slot);
+		balance->balance = ledger_number(scan.slot->tts_values[1]);
+		balance->debited = ledger_number(scan.slot->tts_values[2]);
+	}
+	ub_scan_end(&scan);
+	ub_deltas_visit(billing_id, snapshot, ledger_add_pending, balance);
+}
+
+static int64
+ledger_in_range(int128 sum, const char *what)
+{
+	if (!ub_sum_fits(sum))
+		ub_error_sum_range(what);
+	return (int64) sum;
+}
+
+/* The balance as a snapshot sees it; 22003 if it isn't a bigint. */
+int64
+ub_ledger_balance(text *billing_id, Snapshot snapshot)
+{
+	UbBalance	balance;
+
+	ub_ledger_read(billing_id, snapshot, &balance);
+	return ledger_in_range(balance.balance, "The balance");
+}
+
+/* The balance right now, also in REPEATABLE READ. */
+int64
+ub_ledger_balance_now(text *billing_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		balance = ub_ledger_balance(billing_id, snapshot);
+
+	UnregisterSnapshot(snapshot);
+	return balance;
+}
+
+/*
+ * Ends a call that stored something for the account: checks that the account
+ * takes it and returns the balance. With admit, the call stored credit usage
+ * of the sum taken; the account's turn is taken and UB001 raised if the
+ * balance is under credit_min. Everything is read in a fresh snapshot, also in
+ * REPEATABLE READ: what others committed counts.
+ */
+int64
+ub_ledger_settle(text *billing_id, bool admit, int128 taken)
+{
+	Snapshot	snapshot;
+	UbAccount	account;
+	UbBalance	balance;
+
+	if (admit)
+		ledger_take_turn(ub_value_slice(billing_id));
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (!ub_account_find(billing_id, snapshot, &account))
+		ub_error_no_account("billing_id", text_to_cstring(billing_id));
+	if (account.closed)
+		ub_error_closed(account.id);
+	ub_ledger_read(billing_id, snapshot, &balance);
+	UnregisterSnapshot(snapshot);
+
+	if (admit && balance.balance < account.credit_min)
+		ub_error_credits(account.id, ub_sum_text(balance.balance + taken),
+						 ub_sum_text(taken), account.credit_min);
+	if (balance.pending > LEDGER_MANY_PENDING)
+		ub_deltas_fold_account(billing_id);
+	return ledger_in_range(balance.balance, "The balance");
+}
+
+/* The sums of one hour, while they are collected from hourly and deltas. */
+typedef struct HourSums
+{
+	const UbDeltaKey *key;
+	int128		sums[UB_SUMS];
+} HourSums;
+
+static void
+hour_add_pending(void *state, const UbDelta *delta)
+{
+	HourSums   *hour = state;
+
+	if (delta->key.hour != hour->key->hour || delta->key.kind != hour->key->kind ||
+		delta->key.source.len != hour->key->source.len ||
+		memcmp(delta->key.source.data, hour->key->source.data,
+			   delta->key.source.len) != 0)
+		return;
+	for (int i = 0; i < UB_SUMS; i++)
+		hour->sums[i] += delta->sums[i];
+}
+
+static void
+hour_add_folded(HourSums *hour, text *billing_id, Snapshot snapshot)
+{
+	UbScan		scan;
+	ScanKeyData keys[3];
+
+	ub_scan_key_text(&keys[0], 1, PointerGetDatum(billing_id));
+	ub_scan_key_time(&keys[1], 2, BTEqualStrategyNumber,
+					 TimestampTzGetDatum(hour->key->hour));
+	ub_scan_key_text(&keys[2], 3, PointerGetDatum(ub_value_text(hour->key->source)));
+	ub_scan_begin(&scan, ub_catalog()->usage_hourly,
+				  ub_catalog()->usage_hourly_pkey, snapshot, keys, 3);
+	while (ub_scan_next(&scan))
+	{
+		Oid			type;
+
+		slot_getallattrs(scan.slot);
+		type = DatumGetObjectId(scan.slot->tts_values[3]);
+		if ((type == ub_catalog()->usage_type_feature) !=
+			(hour->key->kind == UB_KIND_FEATURE))
+			continue;
+		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
+			hour->sums[i] += DatumGetInt64(scan.slot->tts_values[4 + i - UB_SUM_AMOUNT]);
+	}
+	ub_scan_end(&scan);
+}
+
+static bool
+delta_is_large(const UbDelta *delta)
+{
+	for (int i = 0; i < UB_SUMS; i++)
+	{
+		if (delta->sums[i] > LEDGER_LARGE || delta->sums[i] < -LEDGER_LARGE)
+			return true;
+	}
+	return false;
+}
+
+/* Raises 22003 if the account's sums can't hold a large delta just appended. */
+static void
+ledger_check_range(const UbDelta *delta)
+{
+	text	   *billing_id = ub_value_text(delta->key.billing_id);
+	HourSums	hour = {.key = &delta->key};
+	Snapshot	snapshot;
+
+	ledger_take_turn(delta->key.billing_id);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	(void) ub_ledger_balance(billing_id, snapshot);
+	if (delta->key.kind != UB_KIND_GRANT)
+	{
+		ub_deltas_visit(billing_id, snapshot, hour_add_pending, &hour);
+		hour_add_folded(&hour, billing_id, snapshot);
+		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
+			(void) ledger_in_range(hour.sums[i], "A sum of the hour");
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * Posts what one statement stored: appends the deltas, in one order of keys.
+ */
+void
+ub_ledger_post(UbDeltaSet *set)
+{
+	List	   *deltas = ub_deltas_sorted(set);
+	bool		any_large = false;
+	ListCell   *cell;
+
+	if (deltas == NIL)
+		return;
+	ub_deltas_append(deltas);
+	foreach(cell, deltas)
+		any_large = any_large || delta_is_large(lfirst(cell));
+	if (!any_large)
+		return;
+
+	CommandCounterIncrement();
+	foreach(cell, deltas)
+	{
+		if (delta_is_large(lfirst(cell)))
+			ledger_check_range(lfirst(cell));
+	}
+}
+
+/*
+ * Posts a set that has grown large and returns a new one to go on with, so that
+ * a statement over many accounts and hours needs little memory.
+ */
+UbDeltaSet *
+ub_ledger_post_if_many(UbDeltaSet *set)
+{
+	if (ub_deltas_count(set) < LEDGER_MOST_DELTAS)
+		return set;
+	ub_ledger_post(set);
+	ub_deltas_free(set);
+	return ub_deltas_new();
+}
+
+/* SQL: account_balance(billing_id, org_id, project_id) */
+Datum
+ub_account_balance(PG_FUNCTION_ARGS)
+{
+	UbChoice	choice = ub_access_choice(fcinfo, 0);
+	UbAccount	account;
+	int64		balance;
+	JsonbParseState *state;
+
+	ub_access_account(&choice, GetActiveSnapshot(), &account);
+	balance = ub_ledger_balance(account.billing_id, GetActiveSnapshot());
+
+	ub_object_begin(&state);
+	ub_object_text(&state, "billing_id", account.id);
+	ub_object_text(&state, "org_id", account.org_id);
+	ub_object_int(&state, "balance", balance);
+	ub_object_int(&state, "credit_min", account.credit_min);
+	ub_object_int(&state, "available",
+				  ledger_in_range((int128) balance - account.credit_min,
+								  "The available credit"));
+	PG_RETURN_DATUM(ub_object_end(&state));
+}
+
+/* SQL: total_debited(billing_id, org_id, project_id) */
+Datum
+ub_total_debited(PG_FUNCTION_ARGS)
+{
+	UbChoice	choice = ub_access_choice(fcinfo, 0);
+	UbAccount	account;
+	UbBalance	balance;
+
+	ub_access_account(&choice, GetActiveSnapshot(), &account);
+	ub_ledger_read(account.billing_id, GetActiveSnapshot(), &balance);
+	PG_RETURN_INT64(ledger_in_range(balance.debited, "The sum of debits"));
+}

@@ -1,0 +1,597 @@
+/*
+ * usage.c
+ *		Usages: the triggers of their table and create_usage.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "errors.h"
+#include "fact.h"
+#include "ledger.h"
+#include "query.h"
+#include "usage.h"
+
+/* Columns of usage, counted from 0. */
+enum
+{
+	USAGE_BILLING_ID, USAGE_ID, USAGE_TYPE, USAGE_AMOUNT, USAGE_SOURCE,
+	USAGE_DESCRIPTION, USAGE_USER_ID, USAGE_METADATA, USAGE_CREATED_AT,
+	USAGE_UPDATED_AT, USAGE_COLUMNS
+};
+
+/*
+ * The create_usage call whose statement is running. Its rows are complete and
+ * checked, and the statement itself leaves duplicates out, so the row trigger
+ * has nothing to do for them. What the statement stored is told back here.
+ */
+typedef struct UsageCall
+{
+	int			trigger_depth;	/* of the statement's own triggers */
+	bool		stored_credit;
+	int128		taken;			/* credits that the statement stored */
+} UsageCall;
+
+static UsageCall *current_call = NULL;
+
+static UbQuery store_usages = {
+	.text = "INSERT INTO usage_billing.usage SELECT * FROM usages"
+	" ON CONFLICT (billing_id, id) DO NOTHING",
+	.rows_name = "usages"
+};
+
+PG_FUNCTION_INFO_V1(ub_usage_before_insert);
+PG_FUNCTION_INFO_V1(ub_usage_after_insert);
+PG_FUNCTION_INFO_V1(ub_create_usage);
+PG_FUNCTION_INFO_V1(ub_delivery_measures);
+
+static int
+trigger_depth(void)
+{
+	return DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0));
+}
+
+/* Whether the row at hand comes from create_usage's own statement. */
+static bool
+usage_is_from_call(void)
+{
+	return current_call != NULL && current_call->trigger_depth == trigger_depth();
+}
+
+static Datum
+usage_type_datum(bool feature)
+{
+	return ObjectIdGetDatum(feature ? ub_catalog()->usage_type_feature :
+							ub_catalog()->usage_type_credit);
+}
+
+/* Gives the source its stored form: lower case, "system" if there is none. */
+static void
+usage_normalise(UbUsageItem *item)
+{
+	if (item->source.len == 0)
+	{
+		item->source.data = "system";
+		item->source.len = strlen("system");
+		return;
+	}
+	for (int i = 0; i < item->source.len; i++)
+	{
+		char		c = item->source.data[i];
+
+		if ((c >= 'A' && c <= 'Z') || IS_HIGHBIT_SET(c))
+		{
+			item->source = ub_value_slice(ub_value_lower(item->source));
+			break;
+		}
+	}
+}
+
+static bool
+slice_differs(UbSlice a, UbSlice b)
+{
+	return a.len != b.len || memcmp(a.data, b.data, a.len) != 0;
+}
+
+static bool
+metadata_differs(JsonbContainer *a, JsonbContainer *b)
+{
+	if (a == NULL || b == NULL)
+		return (a != NULL && JsonContainerSize(a) != 0) ||
+			(b != NULL && JsonContainerSize(b) != 0);
+	return compareJsonbContainers(a, b) != 0;
+}
+
+/*
+ * Returns the names of the fields in which an arriving usage differs from the
+ * one stored under its id, null if the payload is the same. created_at counts
+ * only if the caller gave one.
+ */
+static const char *
+usage_differences(const UbUsageItem *item, const UbUsageItem *stored)
+{
+	const char *fields = NULL;
+
+	fields = ub_fact_differs(fields, item->feature != stored->feature, "type");
+	fields = ub_fact_differs(fields, item->amount != stored->amount, "amount");
+	fields = ub_fact_differs(fields, slice_differs(item->source, stored->source), "source");
+	fields = ub_fact_differs(fields, slice_differs(item->description, stored->description),
+							 "description");
+	fields = ub_fact_differs(fields, slice_differs(item->user_id, stored->user_id), "user_id");
+	fields = ub_fact_differs(fields, metadata_differs(item->metadata, stored->metadata),
+							 "metadata");
+	return ub_fact_differs(fields, item->has_created_at &&
+						   item->created_at != stored->created_at, "created_at");
+}
+
+/* Reads a row of usage, whose id and amount are not null, into item. */
+static void
+usage_load(Datum *values, bool *nulls, UbUsageItem *item)
+{
+	memset(item, 0, sizeof(UbUsageItem));
+	item->id = *DatumGetUUIDP(values[USAGE_ID]);
+	item->feature = !nulls[USAGE_TYPE] &&
+		DatumGetObjectId(values[USAGE_TYPE]) == ub_catalog()->usage_type_feature;
+	item->amount = DatumGetInt64(values[USAGE_AMOUNT]);
+	item->source = ub_fact_text(values, nulls, USAGE_SOURCE);
+	item->description = ub_fact_text(values, nulls, USAGE_DESCRIPTION);
+	item->user_id = ub_fact_text(values, nulls, USAGE_USER_ID);
+	if (!nulls[USAGE_METADATA])
+	{
+		Jsonb	   *metadata = DatumGetJsonbP(values[USAGE_METADATA]);
+
+		item->metadata = &metadata->root;
+		item->metadata_len = VARSIZE(metadata) - VARHDRSZ;
+	}
+	item->has_created_at = !nulls[USAGE_CREATED_AT];
+	if (item->has_created_at)
+		item->created_at = DatumGetTimestampTz(values[USAGE_CREATED_AT]);
+}
+
+/* Checks a row that didn't come through create_usage. */
+static void
+usage_check(UbSlice billing_id, const UbUsageItem *item)
+{
+	UbPlace		place = UB_PLACE_TABLE("usage");
+
+	ub_value_check_id(place, "billing_id", billing_id);
+	if (item->amount < 0)
+		ub_value_error(place, "amount", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("is " INT64_FORMAT "; it must not be negative",
+								item->amount), NULL);
+	ub_value_check_length(place, "source", item->source, UB_ID_BYTES);
+	ub_value_check_length(place, "description", item->description, UB_DESCRIPTION_BYTES);
+	ub_value_check_length(place, "user_id", item->user_id, UB_ID_BYTES);
+	if (item->metadata != NULL)
+		ub_value_check_metadata(place, item->metadata, item->metadata_len);
+	if (item->has_created_at && TIMESTAMP_NOT_FINITE(item->created_at))
+		ub_value_error(place, "created_at", ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is not finite", NULL);
+	if (ub_document_delivers(item->feature, item->source))
+	{
+		int64		measures[UB_MEASURES];
+
+		ub_document_measures(place, item->metadata, measures);
+	}
+}
+
+/* Finds the usage with this key by the trigger's own scan, see ub_fact_find. */
+static TupleTableSlot *
+usage_find(Relation usage, Datum billing_id, Datum id)
+{
+	ScanKeyData keys[2];
+
+	ub_scan_key_text(&keys[0], USAGE_BILLING_ID + 1, billing_id);
+	ub_scan_key_uuid(&keys[1], USAGE_ID + 1, id);
+	return ub_fact_find(usage, ub_catalog()->usage_pkey, keys, 2);
+}
+
+/*
+ * Whether the usage is stored already. Raises 23505 if with another payload.
+ */
+static bool
+usage_is_stored(Relation usage, Datum billing_id, Datum id, const UbUsageItem *item)
+{
+	TupleTableSlot *slot = usage_find(usage, billing_id, id);
+	UbUsageItem stored;
+	const char *fields;
+
+	if (slot == NULL)
+		return false;
+	slot_getallattrs(slot);
+	usage_load(slot->tts_values, slot->tts_isnull, &stored);
+	fields = usage_differences(item, &stored);
+	if (fields != NULL)
+		ub_error_reused(NULL, ub_value_uuid_text(&item->id), fields);
+	ExecDropSingleTupleTableSlot(slot);
+	return true;
+}
+
+static void
+usage_set_text(Datum *values, bool *nulls, int column, UbSlice value)
+{
+	/* only an empty text has to become none; others are left as they are */
+	if (value.len == 0 && !nulls[column])
+		nulls[column] = true;
+	else if (value.len > 0 && nulls[column])
+	{
+		values[column] = PointerGetDatum(ub_value_text(value));
+		nulls[column] = false;
+	}
+}
+
+/* Fills what the row leaves open. */
+static void
+usage_complete(Datum *values, bool *nulls, UbUsageItem *item)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+
+	if (nulls[USAGE_TYPE])
+		values[USAGE_TYPE] = usage_type_datum(false);
+	if (nulls[USAGE_METADATA])
+		values[USAGE_METADATA] = JsonbPGetDatum(ub_document_empty());
+	if (nulls[USAGE_CREATED_AT])
+		values[USAGE_CREATED_AT] = TimestampTzGetDatum(now);
+	if (nulls[USAGE_UPDATED_AT])
+		values[USAGE_UPDATED_AT] = TimestampTzGetDatum(now);
+	nulls[USAGE_TYPE] = nulls[USAGE_METADATA] = false;
+	nulls[USAGE_CREATED_AT] = nulls[USAGE_UPDATED_AT] = false;
+	values[USAGE_SOURCE] = PointerGetDatum(ub_value_text(item->source));
+	nulls[USAGE_SOURCE] = false;
+	usage_set_text(values, nulls, USAGE_DESCRIPTION, item->description);
+	usage_set_text(values, nulls, USAGE_USER_ID, item->user_id);
+}
+
+/*
+ * Trigger, before each row: completes and checks a usage; one that is stored
+ * already is passed over.
+ */
+Datum
+ub_usage_before_insert(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = ub_fact_before_row(fcinfo, ub_catalog()->usage,
+											  "usage_before_insert()");
+	TupleTableSlot *slot = trigger->tg_trigslot;
+	Datum		values[USAGE_COLUMNS];
+	bool		nulls[USAGE_COLUMNS];
+	UbUsageItem item;
+
+	if (usage_is_from_call())
+		return PointerGetDatum(trigger->tg_trigtuple);
+
+	slot_getallattrs(slot);
+	memcpy(values, slot->tts_values, sizeof(values));
+	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
+	/* the server itself refuses these */
+	if (nulls[USAGE_BILLING_ID] || nulls[USAGE_ID] || nulls[USAGE_AMOUNT])
+		return PointerGetDatum(trigger->tg_trigtuple);
+
+	usage_load(values, nulls, &item);
+	usage_check(ub_fact_text(values, nulls, USAGE_BILLING_ID), &item);
+	usage_normalise(&item);
+	ub_fact_check_account(fcinfo, ub_fact_text(values, nulls, USAGE_BILLING_ID));
+	if (usage_is_stored(trigger->tg_relation, values[USAGE_BILLING_ID],
+						values[USAGE_ID], &item))
+		return PointerGetDatum(NULL);
+	usage_complete(values, nulls, &item);
+	return PointerGetDatum(ub_fact_tuple(trigger, values, nulls));
+}
+
+/* Adds a stored usage to the deltas. */
+static void
+usage_post(UbDeltaSet *set, TupleTableSlot *slot)
+{
+	Datum	   *values = slot->tts_values;
+	UbDeltaKey	key;
+	UbDelta    *delta;
+	int64		amount;
+
+	slot_getsomeattrs(slot, USAGE_CREATED_AT + 1);
+	amount = DatumGetInt64(values[USAGE_AMOUNT]);
+	key.billing_id = ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID]));
+	key.source = ub_value_slice(DatumGetTextPP(values[USAGE_SOURCE]));
+	key.hour = ub_value_hour(DatumGetTimestampTz(values[USAGE_CREATED_AT]));
+	key.kind = DatumGetObjectId(values[USAGE_TYPE]) == ub_catalog()->usage_type_feature ?
+		UB_KIND_FEATURE : UB_KIND_CREDIT;
+
+	delta = ub_deltas_at(set, &key);
+	if (key.kind == UB_KIND_CREDIT)
+	{
+		delta->sums[UB_SUM_CREDITS] -= amount;
+		delta->sums[UB_SUM_DEBITED] += amount;
+	}
+	delta->sums[UB_SUM_AMOUNT] += amount;
+	delta->sums[UB_SUM_EVENTS]++;
+	if (ub_document_delivers(key.kind == UB_KIND_FEATURE, key.source))
+	{
+		Jsonb	   *metadata = DatumGetJsonbP(values[USAGE_METADATA]);
+		int64		measures[UB_MEASURES];
+
+		ub_document_measures(UB_PLACE_TABLE("usage"), &metadata->root, measures);
+		for (int i = 0; i < UB_MEASURES; i++)
+			delta->sums[UB_SUM_MEASURES + i] += measures[i];
+		if ((Pointer) metadata != DatumGetPointer(values[USAGE_METADATA]))
+			pfree(metadata);
+	}
+	if (key.kind == UB_KIND_CREDIT && usage_is_from_call())
+	{
+		current_call->stored_credit = true;
+		current_call->taken += amount;
+	}
+}
+
+/* Trigger, after a statement: posts the usages that it stored. */
+Datum
+ub_usage_after_insert(PG_FUNCTION_ARGS)
+{
+	UbStored	stored;
+	UbDeltaSet *set;
+
+	ub_stored_begin(&stored, fcinfo, ub_catalog()->usage, "usage_after_insert()");
+	set = ub_deltas_new();
+	while (ub_stored_next(&stored))
+	{
+		usage_post(set, stored.slot);
+		set = ub_ledger_post_if_many(set);
+	}
+	ub_ledger_post(set);
+	ub_deltas_free(set);
+	ub_stored_end(&stored);
+	return PointerGetDatum(NULL);
+}
+
+static int
+usage_compare(const void *a, const void *b)
+{
+	const UbUsageItem *x = a;
+	const UbUsageItem *y = b;
+	int			order = memcmp(&x->id, &y->id, UUID_LEN);
+
+	return order != 0 ? order : x->index - y->index;
+}
+
+/*
+ * Puts the items into id order, the order in which all calls wait for each
+ * other, and drops repeated ones. Returns how many are left.
+ */
+static int
+usage_sort_unique(UbUsageItem *items, int count)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	int			kept = 0;
+
+	qsort(items, count, sizeof(UbUsageItem), usage_compare);
+	for (int i = 0; i < count; i++)
+	{
+		if (kept > 0 && memcmp(&items[kept - 1].id, &items[i].id, UUID_LEN) == 0)
+		{
+			UbUsageItem first = items[kept - 1];
+			const char *fields;
+
+			if (!first.has_created_at)
+				first.created_at = now;
+			fields = usage_differences(&items[i], &first);
+			if (fields != NULL)
+				ub_error_reused(ub_place_text(UB_PLACE_ELEMENT(items[i].index), ""),
+								ub_value_uuid_text(&items[i].id), fields);
+		}
+		else
+			items[kept++] = items[i];
+	}
+	return kept;
+}
+
+/* Makes rows of usage of the items. */
+static void
+usage_rows(UbRows *rows, text *billing_id, const UbUsageItem *items, int count)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "usage_billing row",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	for (int i = 0; i < count; i++)
+	{
+		const UbUsageItem *item = &items[i];
+		Datum		values[USAGE_COLUMNS];
+		bool		nulls[USAGE_COLUMNS] = {0};
+
+		MemoryContextReset(context);
+		values[USAGE_BILLING_ID] = PointerGetDatum(billing_id);
+		values[USAGE_ID] = UUIDPGetDatum(&item->id);
+		values[USAGE_TYPE] = usage_type_datum(item->feature);
+		values[USAGE_AMOUNT] = Int64GetDatum(item->amount);
+		values[USAGE_SOURCE] = PointerGetDatum(ub_value_text(item->source));
+		nulls[USAGE_DESCRIPTION] = item->description.len == 0;
+		if (!nulls[USAGE_DESCRIPTION])
+			values[USAGE_DESCRIPTION] = PointerGetDatum(ub_value_text(item->description));
+		nulls[USAGE_USER_ID] = item->user_id.len == 0;
+		if (!nulls[USAGE_USER_ID])
+			values[USAGE_USER_ID] = PointerGetDatum(ub_value_text(item->user_id));
+		values[USAGE_METADATA] =
+			JsonbPGetDatum(ub_document_metadata(item->metadata, item->metadata_len));
+		values[USAGE_CREATED_AT] =
+			TimestampTzGetDatum(item->has_created_at ? item->created_at : now);
+		values[USAGE_UPDATED_AT] = TimestampTzGetDatum(now);
+		ub_rows_add(rows, values, nulls);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/* Runs the one statement of a call. Returns how many usages it stored. */
+static uint64
+usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items, int count)
+{
+	UsageCall  *outer = current_call;
+	UbRows		rows;
+	uint64		stored = 0;
+
+	ub_rows_begin(&rows, ub_catalog()->usage);
+	usage_rows(&rows, billing_id, items, count);
+
+	call->trigger_depth = trigger_depth() + 1;
+	call->stored_credit = false;
+	call->taken = 0;
+	current_call = call;
+	PG_TRY();
+	{
+		stored = ub_query_write(&store_usages, &rows, SPI_OK_INSERT);
+	}
+	PG_FINALLY();
+	{
+		current_call = outer;
+	}
+	PG_END_TRY();
+	ub_rows_end(&rows);
+	return stored;
+}
+
+/*
+ * Compares the items with what is stored under their ids, in a fresh snapshot:
+ * the statement before may have found rows that its own could not see. Those
+ * that it stored are the same by themselves.
+ */
+static void
+usage_check_stored(text *billing_id, const UbUsageItem *items, int count)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbScan		scan;
+	ScanKeyData keys[2];
+
+	ub_scan_key_text(&keys[0], USAGE_BILLING_ID + 1, PointerGetDatum(billing_id));
+	ub_scan_key_uuid(&keys[1], USAGE_ID + 1, UUIDPGetDatum(&items[0].id));
+	ub_scan_begin(&scan, ub_catalog()->usage, ub_catalog()->usage_pkey,
+				  snapshot, keys, 2);
+	for (int i = 0; i < count; i++)
+	{
+		UbUsageItem stored;
+		const char *fields;
+
+		ub_scan_key_uuid(&keys[1], USAGE_ID + 1, UUIDPGetDatum(&items[i].id));
+		index_rescan(scan.desc, keys, 2, NULL, 0);
+		if (!ub_scan_next(&scan))
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("a usage was removed while it was being repeated"),
+					 errhint("Repeat the call.")));
+		slot_getallattrs(scan.slot);
+		usage_load(scan.slot->tts_values, scan.slot->tts_isnull, &stored);
+		fields = usage_differences(&items[i], &stored);
+		if (fields != NULL)
+			ub_error_reused(ub_place_text(UB_PLACE_ELEMENT(items[i].index), ""),
+							ub_value_uuid_text(&items[i].id), fields);
+	}
+	ub_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+}
+
+/* SQL: create_usage(usages, billing_id, org_id, project_id) */
+Datum
+ub_create_usage(PG_FUNCTION_ARGS)
+{
+	UbChoice	choice = ub_access_choice(fcinfo, 1);
+	UbAccount	account;
+	UbUsageItem *items;
+	UsageCall	call;
+	int			count;
+	int			unique;
+	uint64		created = 0;
+	int64		balance;
+	JsonbParseState *state;
+
+	ub_access_account(&choice, GetTransactionSnapshot(), &account);
+	if (PG_ARGISNULL(0))
+		ub_value_error(UB_PLACE_PARAMETER, "usages", ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is null", "Send an array of objects.");
+	items = ub_document_usages(PG_GETARG_JSONB_P(0),
+							   ub_value_slice(account.billing_id), &count);
+	for (int i = 0; i < count; i++)
+		usage_normalise(&items[i]);
+	unique = usage_sort_unique(items, count);
+
+	if (unique > 0)
+		created = usage_store(&call, account.billing_id, items, unique);
+	if (created < (uint64) unique)
+		usage_check_stored(account.billing_id, items, unique);
+	if (created > 0)
+		balance = ub_ledger_settle(account.billing_id, call.stored_credit, call.taken);
+	else
+		balance = ub_ledger_balance_now(account.billing_id);
+
+	ub_object_begin(&state);
+	ub_object_int(&state, "created", (int64) created);
+	ub_object_int(&state, "duplicates", count - (int64) created);
+	ub_object_int(&state, "balance", balance);
+	PG_RETURN_DATUM(ub_object_end(&state));
+}
+
+/*
+ * Finds a usage and locks it against reverts by others, to the end of the
+ * transaction. False if there is none.
+ */
+bool
+ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
+{
+	Relation	rel = table_open(ub_catalog()->usage, RowShareLock);
+	TupleTableSlot *slot = usage_find(rel, PointerGetDatum(billing_id), UUIDPGetDatum(id));
+	bool		found = slot != NULL;
+
+	if (found)
+	{
+		TM_FailureData failure;
+		UbUsageItem item;
+		ItemPointerData tid = slot->tts_tid;
+
+		if (table_tuple_lock(rel, &tid, SnapshotSelf, slot, GetCurrentCommandId(true),
+							 LockTupleNoKeyExclusive, LockWaitBlock, 0, &failure) != TM_Ok)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("a usage was removed while it was being reverted"),
+					 errhint("Repeat the call.")));
+		slot_getallattrs(slot);
+		usage_load(slot->tts_values, slot->tts_isnull, &item);
+		usage->feature = item.feature;
+		usage->amount = item.amount;
+		usage->source = ub_value_text(item.source);
+		usage->created_at = item.created_at;
+		memset(usage->measures, 0, sizeof(usage->measures));
+		if (ub_document_delivers(item.feature, item.source))
+			ub_document_measures(UB_PLACE_TABLE("usage"), item.metadata, usage->measures);
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	table_close(rel, NoLock);
+	return found;
+}
+
+/* SQL: delivery_measures(type, source, metadata) */
+Datum
+ub_delivery_measures(PG_FUNCTION_ARGS)
+{
+	int64		measures[UB_MEASURES];
+	Datum		elements[UB_MEASURES];
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
+		!ub_document_delivers(PG_GETARG_OID(0) == ub_catalog()->usage_type_feature,
+							  ub_value_slice(PG_GETARG_TEXT_PP(1))))
+		PG_RETURN_NULL();
+	ub_document_measures(UB_PLACE_TABLE("usage"), &PG_GETARG_JSONB_P(2)->root, measures);
+	for (int i = 0; i < UB_MEASURES; i++)
+		elements[i] = Int64GetDatum(measures[i]);
+	PG_RETURN_ARRAYTYPE_P(construct_array(elements, UB_MEASURES, INT8OID,
+										  sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}

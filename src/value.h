@@ -1,0 +1,58 @@
+/*
+ * value.h
+ *		Single values that callers give: their limits, times, ids, numbers, and
+ *		how an error names the place where one stands.
+ */
+#ifndef UB_VALUE_H
+#define UB_VALUE_H
+
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+#include "utils/uuid.h"
+
+#define UB_ID_BYTES				255
+#define UB_DESCRIPTION_BYTES	4096
+#define UB_METADATA_BYTES		65536
+
+/*
+ * Where a value stands, for error details: an element of create_usage's array
+ * (index >= 0), a column of a fact table (table), or a parameter (neither).
+ */
+typedef struct UbPlace
+{
+	const char *table;
+	int			index;
+} UbPlace;
+
+#define UB_PLACE_PARAMETER	((UbPlace) {NULL, -1})
+#define UB_PLACE_TABLE(t)	((UbPlace) {(t), -1})
+#define UB_PLACE_ELEMENT(i) ((UbPlace) {NULL, (i)})
+
+/* A piece of somebody else's memory; data is null where there is none. */
+typedef struct UbSlice
+{
+	const char *data;
+	int			len;
+} UbSlice;
+
+extern const char *ub_place_text(UbPlace place, const char *field);
+extern void ub_value_error(UbPlace place, const char *field, int sqlstate,
+						   const char *found, const char *hint) pg_attribute_noreturn();
+
+extern UbSlice ub_value_slice(text *value);
+extern text *ub_value_text(UbSlice slice);
+extern void ub_value_check_id(UbPlace place, const char *field, UbSlice value);
+extern void ub_value_check_length(UbPlace place, const char *field,
+								  UbSlice value, int limit);
+extern void ub_value_check_metadata(UbPlace place, JsonbContainer *metadata, int len);
+extern text *ub_value_lower(UbSlice value);
+
+extern bool ub_value_number(Numeric number, int64 *result, bool *fraction);
+extern bool ub_value_decimal(UbSlice value, int64 *result, bool *malformed);
+extern bool ub_value_time(UbSlice value, TimestampTz *result);
+extern bool ub_value_uuid(UbSlice value, pg_uuid_t *result);
+extern const char *ub_value_uuid_text(const pg_uuid_t *id);
+extern TimestampTz ub_value_hour(TimestampTz at);
+
+#endif							/* UB_VALUE_H */
