@@ -60,8 +60,8 @@ PG_FUNCTION_INFO_V1(ub_create_billing_account);
 PG_FUNCTION_INFO_V1(ub_create_project);
 
 /*
- * Makes the sessions that create accounts of one organisation take turns, so
- * that exactly one of its accounts is the first.
+ * Makes the calls that create accounts of one organisation take turns, so that
+ * exactly one of its accounts is the first.
  */
 static void
 account_take_org_turn(UbSlice org_id)
@@ -75,20 +75,19 @@ account_take_org_turn(UbSlice org_id)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
-/* Whether the organisation has no account, right now. */
+/* Whether the organisation has no account, after those being written. */
 static bool
-account_is_first(Datum org_id)
+account_is_first(Relation rel, Datum org_id)
 {
-	UbScan		scan;
 	ScanKeyData key;
-	bool		found;
+	TupleTableSlot *slot;
 
 	ub_scan_key_text(&key, 1, org_id);
-	ub_scan_begin(&scan, ub_catalog()->billing_account,
-				  ub_catalog()->billing_account_org, SnapshotSelf, &key, 1);
-	found = ub_scan_next(&scan);
-	ub_scan_end(&scan);
-	return !found;
+	slot = ub_fact_find(rel, ub_catalog()->billing_account_org, &key, 1);
+	if (slot == NULL)
+		return true;
+	ExecDropSingleTupleTableSlot(slot);
+	return false;
 }
 
 static void
@@ -101,33 +100,18 @@ account_check(UbPlace place, Datum *values, bool *nulls)
 	ub_fact_check_time(place, "created_at", values, nulls, ACCOUNT_CREATED_AT);
 }
 
-/*
- * Compares an arriving row with the one stored under its key, which scan key
- * and index find; columns from "first" on count. Returns null if nothing is
- * stored, "" if the same, else the names of the fields that differ.
- */
-static const char *
-row_differences(Relation rel, Oid index, Datum *values, bool *nulls, int columns)
+/* Finds the row stored under the key in values[0]; the caller drops the slot. */
+static TupleTableSlot *
+row_find(Relation rel, Oid index, Datum *values)
 {
 	ScanKeyData key;
 	TupleTableSlot *slot;
-	const char *fields = NULL;
 
 	ub_scan_key_text(&key, 1, values[0]);
 	slot = ub_fact_find(rel, index, &key, 1);
-	if (slot == NULL)
-		return NULL;
-	slot_getallattrs(slot);
-	for (int column = 1; column < columns; column++)
-	{
-		bool		open = nulls[column] && rel->rd_id == ub_catalog()->billing_account &&
-			column == ACCOUNT_IS_DEFAULT;
-
-		if (!open)
-			fields = ub_fact_column_differs(fields, slot, values, nulls, column);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	return fields ? fields : "";
+	if (slot != NULL)
+		slot_getallattrs(slot);
+	return slot;
 }
 
 static void
@@ -143,6 +127,30 @@ row_reused(const char *what, Datum id, const char *fields)
 			 errhint("Use another id, or update the settings of the one that is there.")));
 }
 
+/*
+ * Whether an arriving row is stored already. Raises 23505 if with something
+ * else in it; what was left open doesn't count.
+ */
+static bool
+row_is_stored(Relation rel, Oid index, const char *what, Datum *values, bool *nulls,
+			  bool *open, int columns)
+{
+	TupleTableSlot *slot = row_find(rel, index, values);
+	const char *fields = NULL;
+
+	if (slot == NULL)
+		return false;
+	for (int column = 1; column < columns; column++)
+	{
+		if (!open[column])
+			fields = ub_fact_column_differs(fields, slot, values, nulls, column);
+	}
+	if (fields != NULL)
+		row_reused(what, values[0], fields);
+	ExecDropSingleTupleTableSlot(slot);
+	return true;
+}
+
 /* Trigger, before each row: completes and checks an account. */
 Datum
 ub_account_before_insert(PG_FUNCTION_ARGS)
@@ -152,7 +160,7 @@ ub_account_before_insert(PG_FUNCTION_ARGS)
 	TupleTableSlot *slot = trigger->tg_trigslot;
 	Datum		values[ACCOUNT_COLUMNS];
 	bool		nulls[ACCOUNT_COLUMNS];
-	const char *fields;
+	bool		open[ACCOUNT_COLUMNS] = {0};
 
 	slot_getallattrs(slot);
 	memcpy(values, slot->tts_values, sizeof(values));
@@ -163,17 +171,15 @@ ub_account_before_insert(PG_FUNCTION_ARGS)
 
 	account_check(UB_PLACE_TABLE("billing_account"), values, nulls);
 	ub_fact_default_metadata(values, nulls, ACCOUNT_METADATA);
-	fields = row_differences(trigger->tg_relation, ub_catalog()->billing_account_pkey,
-							 values, nulls, ACCOUNT_COLUMNS);
-	if (fields != NULL && *fields != '\0')
-		row_reused("billing_id", values[ACCOUNT_BILLING_ID], fields);
-	if (fields != NULL)
+	open[ACCOUNT_IS_DEFAULT] = nulls[ACCOUNT_IS_DEFAULT];
+	if (row_is_stored(trigger->tg_relation, ub_catalog()->billing_account_pkey,
+					  "billing_id", values, nulls, open, ACCOUNT_COLUMNS))
 		return PointerGetDatum(NULL);
 
 	if (nulls[ACCOUNT_IS_DEFAULT])
 	{
-		account_take_org_turn(ub_fact_text(values, nulls, ACCOUNT_ORG_ID));
-		values[ACCOUNT_IS_DEFAULT] = BoolGetDatum(account_is_first(values[ACCOUNT_ORG_ID]));
+		values[ACCOUNT_IS_DEFAULT] =
+			BoolGetDatum(account_is_first(trigger->tg_relation, values[ACCOUNT_ORG_ID]));
 		nulls[ACCOUNT_IS_DEFAULT] = false;
 	}
 	ub_fact_default_now(values, nulls, ACCOUNT_CREATED_AT);
@@ -336,7 +342,7 @@ ub_project_before_insert(PG_FUNCTION_ARGS)
 	TupleTableSlot *slot = trigger->tg_trigslot;
 	Datum		values[PROJECT_COLUMNS];
 	bool		nulls[PROJECT_COLUMNS];
-	const char *fields;
+	bool		open[PROJECT_COLUMNS] = {0};
 
 	slot_getallattrs(slot);
 	memcpy(values, slot->tts_values, sizeof(values));
@@ -348,11 +354,8 @@ ub_project_before_insert(PG_FUNCTION_ARGS)
 	ub_value_check_id(place, "project_id", ub_fact_text(values, nulls, PROJECT_ID));
 	ub_value_check_id(place, "org_id", ub_fact_text(values, nulls, PROJECT_ORG_ID));
 	ub_fact_check_time(place, "created_at", values, nulls, PROJECT_CREATED_AT);
-	fields = row_differences(trigger->tg_relation, ub_catalog()->project_pkey,
-							 values, nulls, PROJECT_COLUMNS);
-	if (fields != NULL && *fields != '\0')
-		row_reused("project_id", values[PROJECT_ID], fields);
-	if (fields != NULL)
+	if (row_is_stored(trigger->tg_relation, ub_catalog()->project_pkey,
+					  "project_id", values, nulls, open, PROJECT_COLUMNS))
 		return PointerGetDatum(NULL);
 	ub_fact_default_now(values, nulls, PROJECT_CREATED_AT);
 	return PointerGetDatum(ub_fact_tuple(trigger, values, nulls));
@@ -360,67 +363,39 @@ ub_project_before_insert(PG_FUNCTION_ARGS)
 
 /*
  * Stores a row by query unless it is there, and returns the stored one as a
- * composite. A row of another organisation is refused without telling so, if
- * the request is scoped.
+ * composite. What was left open doesn't count against one that is there. One of
+ * another organisation is refused without telling so, if the request is scoped.
  */
 static Datum
 row_store(UbQuery *query, Oid relid, Oid index, const char *what,
-		  Datum *values, bool *nulls, int columns)
+		  Datum *values, bool *nulls, bool *open, int columns)
 {
-	UbRows		rows;
-	Relation	rel;
-	ScanKeyData key;
-	TupleTableSlot *slot;
-	const char *fields;
+	Relation	rel = table_open(relid, AccessShareLock);
+	TupleTableSlot *slot = row_find(rel, index, values);
 	Datum		result;
 
-	ub_rows_begin(&rows, relid);
-	ub_rows_add(&rows, values, nulls);
-	(void) ub_query_write(query, &rows, SPI_OK_INSERT);
-	ub_rows_end(&rows);
+	if (slot == NULL)
+	{
+		UbRows		rows;
 
-	rel = table_open(relid, AccessShareLock);
-	ub_scan_key_text(&key, 1, values[0]);
-	slot = ub_fact_find(rel, index, &key, 1);
+		ub_rows_begin(&rows, relid);
+		ub_rows_add(&rows, values, nulls);
+		(void) ub_query_write(query, &rows, SPI_OK_INSERT);
+		ub_rows_end(&rows);
+	}
+	else if (ub_access_scope() != NULL &&
+			 !datum_image_eq(slot->tts_values[1], values[1], false, -1))
+		ub_error_forbidden();
+	else
+		(void) row_is_stored(rel, index, what, values, nulls, open, columns);
+
+	slot = row_find(rel, index, values);
 	if (slot == NULL)
 		elog(ERROR, "row was neither stored nor found");
-	slot_getallattrs(slot);
-	if (ub_access_scope() != NULL &&
-		!datum_image_eq(slot->tts_values[1], values[1], false, -1))
-		ub_error_forbidden();
-	fields = row_differences(rel, index, values, nulls, columns);
-	if (*fields != '\0')
-		row_reused(what, values[0], fields);
 	result = ExecFetchSlotHeapTupleDatum(slot);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
 	return result;
-}
-
-/*
- * Raises 42501 if a scoped request names an account or project that is another
- * organisation's.
- */
-static void
-row_check_scope(Oid relid, Oid index, Datum id, const char *org_id)
-{
-	UbScan		scan;
-	ScanKeyData key;
-	Snapshot	snapshot;
-
-	if (ub_access_scope() == NULL)
-		return;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ub_scan_key_text(&key, 1, id);
-	ub_scan_begin(&scan, relid, index, snapshot, &key, 1);
-	if (ub_scan_next(&scan))
-	{
-		slot_getallattrs(scan.slot);
-		if (strcmp(TextDatumGetCString(scan.slot->tts_values[1]), org_id) != 0)
-			ub_error_forbidden();
-	}
-	ub_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
 }
 
 /* SQL: create_billing_account(org_id, billing_id, credit_min, is_default, metadata) */
@@ -431,7 +406,9 @@ ub_create_billing_account(PG_FUNCTION_ARGS)
 	UbSlice		billing_id = ub_access_text_arg(fcinfo, 1);
 	Datum		values[ACCOUNT_COLUMNS] = {0};
 	bool		nulls[ACCOUNT_COLUMNS] = {0};
+	bool		open[ACCOUNT_COLUMNS] = {0};
 
+	PreventCommandIfReadOnly("create_billing_account()");
 	if (billing_id.len == 0)
 	{
 		Datum		made = DirectFunctionCall1(gen_random_uuid, (Datum) 0);
@@ -451,12 +428,13 @@ ub_create_billing_account(PG_FUNCTION_ARGS)
 	account_check(UB_PLACE_PARAMETER, values, nulls);
 	ub_fact_default_metadata(values, nulls, ACCOUNT_METADATA);
 
+	/* what the call doesn't say may have changed since it was first made */
+	open[ACCOUNT_STATE] = open[ACCOUNT_LAST_BILLED_AT] = true;
+	open[ACCOUNT_IS_DEFAULT] = nulls[ACCOUNT_IS_DEFAULT];
 	account_take_org_turn(ub_fact_text(values, nulls, ACCOUNT_ORG_ID));
-	row_check_scope(ub_catalog()->billing_account, ub_catalog()->billing_account_pkey,
-					values[ACCOUNT_BILLING_ID], org_id);
 	PG_RETURN_DATUM(row_store(&store_account, ub_catalog()->billing_account,
 							  ub_catalog()->billing_account_pkey, "billing_id",
-							  values, nulls, ACCOUNT_COLUMNS));
+							  values, nulls, open, ACCOUNT_COLUMNS));
 }
 
 /* SQL: create_project(project_id, org_id) */
@@ -467,15 +445,14 @@ ub_create_project(PG_FUNCTION_ARGS)
 	UbSlice		project_id = ub_access_text_arg(fcinfo, 0);
 	Datum		values[PROJECT_COLUMNS] = {0};
 	bool		nulls[PROJECT_COLUMNS] = {0};
+	bool		open[PROJECT_COLUMNS] = {0};
 
+	PreventCommandIfReadOnly("create_project()");
 	ub_value_check_id(UB_PLACE_PARAMETER, "project_id", project_id);
 	values[PROJECT_ID] = PointerGetDatum(ub_value_text(project_id));
 	values[PROJECT_ORG_ID] = CStringGetTextDatum(org_id);
 	nulls[PROJECT_CREATED_AT] = true;
-
-	row_check_scope(ub_catalog()->project, ub_catalog()->project_pkey,
-					values[PROJECT_ID], org_id);
 	PG_RETURN_DATUM(row_store(&store_project, ub_catalog()->project,
 							  ub_catalog()->project_pkey, "project_id",
-							  values, nulls, PROJECT_COLUMNS));
+							  values, nulls, open, PROJECT_COLUMNS));
 }

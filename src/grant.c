@@ -7,6 +7,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -187,6 +188,7 @@ ub_grant_credits(PG_FUNCTION_ARGS)
 	int64		balance;
 	JsonbParseState *state;
 
+	PreventCommandIfReadOnly("grant_credits()");
 	ub_access_account(&choice, GetTransactionSnapshot(), &account);
 	for (int i = 0; i < 2; i++)
 	{

@@ -59,6 +59,7 @@ ub_maintenance_fold(uint64 limit)
 Datum
 ub_run_maintenance(PG_FUNCTION_ARGS)
 {
+	PreventCommandIfReadOnly("run_maintenance()");
 	ub_access_require_unscoped();
 	(void) ub_maintenance_fold(MAINTENANCE_CALL);
 	PG_RETURN_VOID();
@@ -74,6 +75,7 @@ ub_rebuild(PG_FUNCTION_ARGS)
 	const char *null = billing_id.len == 0 ? "n" : " ";
 	Snapshot	snapshot;
 
+	PreventCommandIfReadOnly("rebuild()");
 	ub_access_require_unscoped();
 	if (billing_id.len > 0)
 		value = PointerGetDatum(ub_value_text(billing_id));

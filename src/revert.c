@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "common/md5.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/rel.h"
@@ -461,6 +462,7 @@ ub_revert_usage(PG_FUNCTION_ARGS)
 	bool		stored;
 	JsonbParseState *state;
 
+	PreventCommandIfReadOnly("revert_usage()");
 	ub_access_account(&choice, GetTransactionSnapshot(), &account);
 	if (PG_ARGISNULL(0))
 		ub_value_error(UB_PLACE_PARAMETER, "usage_id", ERRCODE_INVALID_PARAMETER_VALUE,

@@ -9,6 +9,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -514,6 +515,7 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	int64		balance;
 	JsonbParseState *state;
 
+	PreventCommandIfReadOnly("create_usage()");
 	ub_access_account(&choice, GetTransactionSnapshot(), &account);
 	if (PG_ARGISNULL(0))
 		ub_value_error(UB_PLACE_PARAMETER, "usages", ERRCODE_INVALID_PARAMETER_VALUE,
