@@ -190,13 +190,6 @@ ub_access_require_unscoped(void)
 				 errdetail("This function works on all organisations; the token names one.")));
 }
 
-static bool
-slice_is(UbSlice slice, const char *text)
-{
-	return slice.len == (int) strlen(text) &&
-		memcmp(slice.data, text, slice.len) == 0;
-}
-
 static char *
 slice_string(UbSlice slice)
 {
@@ -221,7 +214,7 @@ ub_access_org(UbSlice org_id)
 		return pstrdup(scope);
 	}
 	ub_value_check_length(UB_PLACE_PARAMETER, "org_id", org_id, UB_ID_BYTES);
-	if (scope != NULL && !slice_is(org_id, scope))
+	if (scope != NULL && !ub_slice_is(org_id, scope))
 		ub_error_forbidden();
 	return slice_string(org_id);
 }
@@ -239,7 +232,7 @@ account_fill(TupleTableSlot *slot, UbAccount *account)
 	account->is_default = DatumGetBool(slot->tts_values[2]);
 	account->credit_min = DatumGetInt64(slot->tts_values[3]);
 	state = DatumGetTextPP(slot->tts_values[4]);
-	account->closed = slice_is(ub_value_slice(state), "closed");
+	account->closed = ub_slice_is(ub_value_slice(state), "closed");
 	account->has_last_billed_at = !slot->tts_isnull[5];
 	account->last_billed_at = account->has_last_billed_at ?
 		DatumGetTimestampTz(slot->tts_values[5]) : 0;
@@ -393,4 +386,17 @@ ub_access_choice(FunctionCallInfo fcinfo, int first)
 	choice.org_id = ub_access_text_arg(fcinfo, first + 1);
 	choice.project_id = ub_access_text_arg(fcinfo, first + 2);
 	return choice;
+}
+
+/* An argument of type timestamptz, null if it is null. */
+const TimestampTz *
+ub_access_time_arg(FunctionCallInfo fcinfo, int n)
+{
+	TimestampTz *result;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	result = palloc(sizeof(TimestampTz));
+	*result = PG_GETARG_TIMESTAMPTZ(n);
+	return result;
 }

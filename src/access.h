@@ -42,7 +42,8 @@ extern void ub_access_account(const UbChoice *choice, Snapshot snapshot,
 							  UbAccount *account);
 extern UbChoice ub_access_choice(FunctionCallInfo fcinfo, int first);
 
-/* An argument of type text, none if it is null or empty. */
+/* Arguments; a text is none if it is null or empty. */
 extern UbSlice ub_access_text_arg(FunctionCallInfo fcinfo, int n);
+extern const TimestampTz *ub_access_time_arg(FunctionCallInfo fcinfo, int n);
 
 #endif							/* UB_ACCESS_H */

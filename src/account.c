@@ -7,7 +7,7 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -51,6 +51,14 @@ static UbQuery store_project = {
 	.rows_name = "projects"
 };
 
+/* A concurrent call that went further is seen by the condition's recheck. */
+static UbQuery close_period = {
+	.text = "UPDATE usage_billing.billing_account SET last_billed_at = $2"
+	" WHERE billing_id = $1 AND (last_billed_at IS NULL OR last_billed_at < $2)",
+	.nargs = 2,
+	.argtypes = {TEXTOID, TIMESTAMPTZOID}
+};
+
 PG_FUNCTION_INFO_V1(ub_account_before_insert);
 PG_FUNCTION_INFO_V1(ub_account_before_update);
 PG_FUNCTION_INFO_V1(ub_account_before_delete);
@@ -58,6 +66,7 @@ PG_FUNCTION_INFO_V1(ub_account_after_delete);
 PG_FUNCTION_INFO_V1(ub_project_before_insert);
 PG_FUNCTION_INFO_V1(ub_create_billing_account);
 PG_FUNCTION_INFO_V1(ub_create_project);
+PG_FUNCTION_INFO_V1(ub_close_billing_period);
 
 /*
  * Makes the calls that create accounts of one organisation take turns, so that
@@ -389,7 +398,8 @@ row_store(UbQuery *query, Oid relid, Oid index, const char *what,
 	else
 		(void) row_is_stored(rel, index, what, values, nulls, open, columns);
 
-	slot = row_find(rel, index, values);
+	if (slot == NULL)
+		slot = row_find(rel, index, values);
 	if (slot == NULL)
 		elog(ERROR, "row was neither stored nor found");
 	result = ExecFetchSlotHeapTupleDatum(slot);
@@ -455,4 +465,43 @@ ub_create_project(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(row_store(&store_project, ub_catalog()->project,
 							  ub_catalog()->project_pkey, "project_id",
 							  values, nulls, open, PROJECT_COLUMNS));
+}
+
+/* SQL: close_billing_period("at", billing_id, org_id, project_id) */
+Datum
+ub_close_billing_period(PG_FUNCTION_ARGS)
+{
+	UbChoice	choice = ub_access_choice(fcinfo, 1);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz at = PG_ARGISNULL(0) ? now : PG_GETARG_TIMESTAMPTZ(0);
+	UbAccount	account;
+	Datum		values[2];
+	bool		moved;
+
+	PreventCommandIfReadOnly("close_billing_period()");
+	ub_access_account(&choice, GetTransactionSnapshot(), &account);
+	if (TIMESTAMP_NOT_FINITE(at) || at > now)
+		ub_value_error(UB_PLACE_PARAMETER, "at", ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is in the future", "A period can be closed when it is over.");
+	at = ub_value_hour(at);
+	values[0] = PointerGetDatum(account.billing_id);
+	values[1] = TimestampTzGetDatum(at);
+
+	SPI_connect();
+	moved = ub_query_change(&close_period, values, NULL, InvalidSnapshot, SPI_OK_UPDATE) > 0;
+	SPI_finish();
+	if (!moved)
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+		if (!ub_account_find(account.billing_id, snapshot, &account))
+			ub_error_no_account("billing_id", account.id);
+		UnregisterSnapshot(snapshot);
+		if (account.last_billed_at > at)
+			ub_value_error(UB_PLACE_PARAMETER, "at", ERRCODE_INVALID_PARAMETER_VALUE,
+						   psprintf("is before the last billing date, %s",
+									timestamptz_to_str(account.last_billed_at)),
+						   "A billing date only moves forward.");
+	}
+	PG_RETURN_TIMESTAMPTZ(at);
 }

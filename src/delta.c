@@ -40,17 +40,11 @@ typedef struct DeltaEntry
 } DeltaEntry;
 
 static bool
-slice_equal(UbSlice a, UbSlice b)
-{
-	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
-}
-
-static bool
 delta_key_equal(const UbDeltaKey *a, const UbDeltaKey *b)
 {
 	return a->hour == b->hour && a->kind == b->kind &&
-		slice_equal(a->billing_id, b->billing_id) &&
-		slice_equal(a->source, b->source);
+		ub_slices_equal(a->billing_id, b->billing_id) &&
+		ub_slices_equal(a->source, b->source);
 }
 
 static uint32
@@ -143,24 +137,16 @@ ub_deltas_count(UbDeltaSet *set)
 }
 
 static int
-slice_compare(UbSlice a, UbSlice b)
-{
-	int			order = memcmp(a.data, b.data, Min(a.len, b.len));
-
-	return order != 0 ? order : a.len - b.len;
-}
-
-static int
 delta_compare(const ListCell *a, const ListCell *b)
 {
 	const UbDeltaKey *x = &((UbDelta *) lfirst(a))->key;
 	const UbDeltaKey *y = &((UbDelta *) lfirst(b))->key;
-	int			order = slice_compare(x->billing_id, y->billing_id);
+	int			order = ub_slices_compare(x->billing_id, y->billing_id);
 
 	if (order == 0)
 		order = x->hour < y->hour ? -1 : x->hour > y->hour;
 	if (order == 0)
-		order = slice_compare(x->source, y->source);
+		order = ub_slices_compare(x->source, y->source);
 	if (order == 0)
 		order = (int) x->kind - (int) y->kind;
 	return order;
@@ -274,6 +260,21 @@ ub_delta_load(TupleTableSlot *slot, UbDelta *delta)
 	for (int i = 0; i < UB_SUMS; i++)
 		delta->sums[i] = slot->tts_isnull[DELTA_SUMS + i] ? 0 :
 			DatumGetInt64(slot->tts_values[DELTA_SUMS + i]);
+}
+
+/* Reads the row in slot, of usage_hourly's shape, into hour. */
+void
+ub_hour_load(TupleTableSlot *slot, UbDelta *hour)
+{
+	slot_getallattrs(slot);
+	hour->key.billing_id = ub_value_slice(DatumGetTextPP(slot->tts_values[DELTA_BILLING_ID]));
+	hour->key.source = ub_value_slice(DatumGetTextPP(slot->tts_values[DELTA_SOURCE]));
+	hour->key.hour = DatumGetTimestampTz(slot->tts_values[DELTA_HOUR]);
+	hour->key.kind = DatumGetObjectId(slot->tts_values[DELTA_TYPE]) ==
+		ub_catalog()->usage_type_feature ? UB_KIND_FEATURE : UB_KIND_CREDIT;
+	hour->sums[UB_SUM_CREDITS] = hour->sums[UB_SUM_DEBITED] = 0;
+	for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
+		hour->sums[i] = DatumGetInt64(slot->tts_values[DELTA_SUMS + i - UB_SUM_AMOUNT]);
 }
 
 /* Calls visitor for each pending delta of the account that snapshot sees. */

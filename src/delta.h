@@ -51,6 +51,7 @@ extern int	ub_deltas_count(UbDeltaSet *set);
 extern List *ub_deltas_sorted(UbDeltaSet *set);
 extern void ub_deltas_free(UbDeltaSet *set);
 extern void ub_deltas_append(List *deltas);
+extern void ub_hour_load(TupleTableSlot *slot, UbDelta *hour);
 extern void ub_delta_load(TupleTableSlot *slot, UbDelta *delta);
 
 /* Called for each pending delta that a snapshot sees of an account. */

@@ -16,13 +16,18 @@
 #include "errors.h"
 #include "settings.h"
 
-static const char *const measure_names[UB_MEASURES] = {
+const char *const ub_measure_names[UB_MEASURES] = {
 	"viewing_seconds", "viewing_bytes", "egress_seconds",
 	"egress_seconds_additional_targets", "egress_bytes"
 };
 
 #define UB_USAGE_KEYS \
 	"Known keys are id, amount, type, source, description, user_id, metadata, customer_id, created_at and updated_at."
+
+#define UB_FILTER_ALLOWED \
+	"; allowed is the field resource with eq or in, and the values transcoders and vod_streams"
+#define UB_FILTER_HINT \
+	"For example [{\"field\": \"resource\", \"eq\": \"vod_streams\"}]."
 
 /* What kind of JSON value was found, for error details. */
 static const char *
@@ -351,7 +356,7 @@ ub_document_measures(UbPlace place, JsonbContainer *metadata, int64 *measures)
 {
 	for (int i = 0; i < UB_MEASURES; i++)
 	{
-		const char *name = measure_names[i];
+		const char *name = ub_measure_names[i];
 		JsonbValue	value;
 		const char *problem = NULL;
 		bool		range;
@@ -392,6 +397,175 @@ ub_document_empty(void)
 	SET_VARSIZE(result, VARHDRSZ + sizeof(uint32));
 	result->root.header = JB_FOBJECT;
 	return result;
+}
+
+/*
+ * The value of a filter: which of the resources it names. Raises 22023 if it
+ * names anything else.
+ */
+static void
+filter_value(UbSlice name, const char *const *resources, bool *named)
+{
+	for (int i = 0; i < UB_RESOURCES; i++)
+	{
+		if (ub_slice_is(name, resources[i]))
+		{
+			named[i] = true;
+			return;
+		}
+	}
+	ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
+				   psprintf("asks for the resource \"%s\"" UB_FILTER_ALLOWED, ub_clip(name.data, name.len)),
+				   UB_FILTER_HINT);
+}
+
+static void
+filter_strings(JsonbContainer *array, const char *const *resources, bool *named)
+{
+	JsonbIterator *it = JsonbIteratorInit(array);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token != WJB_ELEM)
+			continue;
+		filter_value(document_string(UB_PLACE_PARAMETER, "filter", &value, INT_MAX),
+					 resources, named);
+	}
+}
+
+/* Reads what eq or in names. */
+static void
+filter_operand(JsonbValue *value, bool list, const char *const *resources, bool *named)
+{
+	UbSlice		rest;
+
+	if (list && value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data))
+	{
+		filter_strings(value->val.binary.data, resources, named);
+		return;
+	}
+	rest = document_string(UB_PLACE_PARAMETER, "filter", value, INT_MAX);
+	while (list)
+	{
+		const char *comma = rest.len > 0 ? memchr(rest.data, ',', rest.len) : NULL;
+		UbSlice		word = {rest.data, comma ? (int) (comma - rest.data) : rest.len};
+
+		if (comma == NULL)
+			break;
+		filter_value(word, resources, named);
+		rest.data = comma + 1;
+		rest.len -= word.len + 1;
+	}
+	filter_value(rest, resources, named);
+}
+
+/* Takes one condition of a filter into chosen. */
+static void
+filter_condition(JsonbValue *condition, const char *const *resources, bool *chosen)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	key;
+	JsonbValue	value;
+	bool		has_field = false;
+	bool		has_operator = false;
+
+	if (condition->type != jbvBinary ||
+		!JsonContainerIsObject(condition->val.binary.data))
+		document_wrong_type(UB_PLACE_PARAMETER, "filter", condition,
+							"an array of objects");
+	it = JsonbIteratorInit(condition->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
+	{
+		UbSlice		name = {key.val.string.val, key.val.string.len};
+		bool		named[UB_RESOURCES] = {0};
+
+		if (token != WJB_KEY)
+			continue;
+		(void) JsonbIteratorNext(&it, &value, true);
+		if (ub_slice_is(name, "field"))
+		{
+			UbSlice		field = document_string(UB_PLACE_PARAMETER, "filter", &value, INT_MAX);
+
+			has_field = ub_slice_is(field, "resource");
+			if (!has_field)
+				ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
+							   psprintf("has the field \"%s\"" UB_FILTER_ALLOWED, ub_clip(field.data, field.len)),
+							   UB_FILTER_HINT);
+			continue;
+		}
+		if (!ub_slice_is(name, "eq") && !ub_slice_is(name, "in"))
+			ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
+						   psprintf("has the operator \"%s\"" UB_FILTER_ALLOWED, ub_clip(name.data, name.len)),
+						   UB_FILTER_HINT);
+		filter_operand(&value, ub_slice_is(name, "in"), resources, named);
+		for (int i = 0; i < UB_RESOURCES; i++)
+			chosen[i] = chosen[i] && named[i];
+		has_operator = true;
+	}
+	if (!has_field || !has_operator)
+		ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
+					   has_field ? "has a condition without an operator" UB_FILTER_ALLOWED :
+					   "has a condition without a field" UB_FILTER_ALLOWED, UB_FILTER_HINT);
+}
+
+/*
+ * Reads account_usage_trend's filter, null if there is none: an array of
+ * conditions, or an object with their numbers as keys. All must hold.
+ */
+void
+ub_document_filter(Jsonb *filter, const char *const *resources, bool *chosen)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	for (int i = 0; i < UB_RESOURCES; i++)
+		chosen[i] = true;
+	if (filter == NULL)
+		return;
+	if (JB_ROOT_IS_SCALAR(filter))
+		ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is neither an array nor an object" UB_FILTER_ALLOWED, UB_FILTER_HINT);
+	it = JsonbIteratorInit(&filter->root);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY &&
+			(value.val.string.len == 0 ||
+			 strspn(pnstrdup(value.val.string.val, value.val.string.len), "0123456789") !=
+			 (size_t) value.val.string.len))
+			ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
+						   psprintf("has the key \"%s\" where the number of a condition belongs" UB_FILTER_ALLOWED,
+									ub_clip(value.val.string.val, value.val.string.len)),
+						   UB_FILTER_HINT);
+		if (token == WJB_ELEM || token == WJB_VALUE)
+			filter_condition(&value, resources, chosen);
+	}
+}
+
+/* Reads account_usage_trend's include: whether the hours are wanted. */
+bool
+ub_document_include(UbSlice include)
+{
+	const char *at = include.data;
+	const char *end = include.data + include.len;
+
+	while (include.len > 0)
+	{
+		const char *comma = memchr(at, ',', end - at);
+		UbSlice		word = {at, (int) ((comma ? comma : end) - at)};
+
+		if (!ub_slice_is(word, "trend"))
+			ub_value_error(UB_PLACE_PARAMETER, "include", ERRCODE_INVALID_PARAMETER_VALUE,
+						   psprintf("has the word \"%s\"; allowed is trend",
+									ub_clip(word.data, word.len)), NULL);
+		if (comma == NULL)
+			break;
+		at = comma + 1;
+	}
+	return include.len > 0;
 }
 
 /* The functions below build a JSON object, key by key, as a result. */
@@ -445,6 +619,33 @@ ub_object_bool(JsonbParseState **state, const char *key, bool flag)
 	value.type = jbvBool;
 	value.val.boolean = flag;
 	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/* Begins an object under key; the caller ends it. */
+void
+ub_object_nested(JsonbParseState **state, const char *key)
+{
+	object_key(state, key);
+	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+}
+
+/* Begins an array under key; the caller ends it. */
+void
+ub_object_array(JsonbParseState **state, const char *key)
+{
+	object_key(state, key);
+	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+}
+
+void
+ub_array_text(JsonbParseState **state, const char *text)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = strlen(text);
+	pushJsonbValue(state, WJB_ELEM, &value);
 }
 
 Datum

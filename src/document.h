@@ -12,6 +12,10 @@
  * the columns of usage_revert, usage_delta and usage_hourly.
  */
 #define UB_MEASURES 5
+extern const char *const ub_measure_names[UB_MEASURES];
+
+/* How many resources account_usage_trend knows. */
+#define UB_RESOURCES 2
 
 /* One element of create_usage's array; texts point into the document. */
 typedef struct UbUsageItem
@@ -39,10 +43,16 @@ extern void ub_document_measures(UbPlace place, JsonbContainer *metadata,
 extern Jsonb *ub_document_metadata(JsonbContainer *metadata, int len);
 extern Jsonb *ub_document_empty(void);
 
+extern void ub_document_filter(Jsonb *filter, const char *const *resources, bool *chosen);
+extern bool ub_document_include(UbSlice include);
+
 extern void ub_object_begin(JsonbParseState **state);
 extern void ub_object_text(JsonbParseState **state, const char *key, const char *value);
 extern void ub_object_int(JsonbParseState **state, const char *key, int64 value);
 extern void ub_object_bool(JsonbParseState **state, const char *key, bool value);
+extern void ub_object_nested(JsonbParseState **state, const char *key);
+extern void ub_object_array(JsonbParseState **state, const char *key);
+extern void ub_array_text(JsonbParseState **state, const char *text);
 extern Datum ub_object_end(JsonbParseState **state);
 
 #endif							/* UB_DOCUMENT_H */

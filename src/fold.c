@@ -114,9 +114,7 @@ fold_write_hours(List *deltas)
 static bool
 same_account(const UbDelta *a, const UbDelta *b)
 {
-	return a->key.billing_id.len == b->key.billing_id.len &&
-		memcmp(a->key.billing_id.data, b->key.billing_id.data,
-			   a->key.billing_id.len) == 0;
+	return ub_slices_equal(a->key.billing_id, b->key.billing_id);
 }
 
 /* Writes the balances of sorted deltas into credit_balance. */

@@ -8,6 +8,7 @@
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -189,6 +190,8 @@ ub_grant_credits(PG_FUNCTION_ARGS)
 	JsonbParseState *state;
 
 	PreventCommandIfReadOnly("grant_credits()");
+	/* so that an account that is being removed is gone before we look for it */
+	LockRelationOid(ub_catalog()->credit_grant, RowExclusiveLock);
 	ub_access_account(&choice, GetTransactionSnapshot(), &account);
 	for (int i = 0; i < 2; i++)
 	{

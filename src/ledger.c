@@ -168,14 +168,12 @@ typedef struct HourSums
 } HourSums;
 
 static void
-hour_add_pending(void *state, const UbDelta *delta)
+hour_add(void *state, const UbDelta *delta)
 {
 	HourSums   *hour = state;
 
 	if (delta->key.hour != hour->key->hour || delta->key.kind != hour->key->kind ||
-		delta->key.source.len != hour->key->source.len ||
-		memcmp(delta->key.source.data, hour->key->source.data,
-			   delta->key.source.len) != 0)
+		!ub_slices_equal(delta->key.source, hour->key->source))
 		return;
 	for (int i = 0; i < UB_SUMS; i++)
 		hour->sums[i] += delta->sums[i];
@@ -195,15 +193,10 @@ hour_add_folded(HourSums *hour, text *billing_id, Snapshot snapshot)
 				  ub_catalog()->usage_hourly_pkey, snapshot, keys, 3);
 	while (ub_scan_next(&scan))
 	{
-		Oid			type;
+		UbDelta		folded;
 
-		slot_getallattrs(scan.slot);
-		type = DatumGetObjectId(scan.slot->tts_values[3]);
-		if ((type == ub_catalog()->usage_type_feature) !=
-			(hour->key->kind == UB_KIND_FEATURE))
-			continue;
-		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
-			hour->sums[i] += DatumGetInt64(scan.slot->tts_values[4 + i - UB_SUM_AMOUNT]);
+		ub_hour_load(scan.slot, &folded);
+		hour_add(hour, &folded);
 	}
 	ub_scan_end(&scan);
 }
@@ -232,7 +225,7 @@ ledger_check_range(const UbDelta *delta)
 	(void) ub_ledger_balance(billing_id, snapshot);
 	if (delta->key.kind != UB_KIND_GRANT)
 	{
-		ub_deltas_visit(billing_id, snapshot, hour_add_pending, &hour);
+		ub_deltas_visit(billing_id, snapshot, hour_add, &hour);
 		hour_add_folded(&hour, billing_id, snapshot);
 		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
 			(void) ledger_in_range(hour.sums[i], "A sum of the hour");

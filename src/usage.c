@@ -102,12 +102,6 @@ usage_normalise(UbUsageItem *item)
 }
 
 static bool
-slice_differs(UbSlice a, UbSlice b)
-{
-	return a.len != b.len || memcmp(a.data, b.data, a.len) != 0;
-}
-
-static bool
 metadata_differs(JsonbContainer *a, JsonbContainer *b)
 {
 	if (a == NULL || b == NULL)
@@ -128,10 +122,10 @@ usage_differences(const UbUsageItem *item, const UbUsageItem *stored)
 
 	fields = ub_fact_differs(fields, item->feature != stored->feature, "type");
 	fields = ub_fact_differs(fields, item->amount != stored->amount, "amount");
-	fields = ub_fact_differs(fields, slice_differs(item->source, stored->source), "source");
-	fields = ub_fact_differs(fields, slice_differs(item->description, stored->description),
+	fields = ub_fact_differs(fields, !ub_slices_equal(item->source, stored->source), "source");
+	fields = ub_fact_differs(fields, !ub_slices_equal(item->description, stored->description),
 							 "description");
-	fields = ub_fact_differs(fields, slice_differs(item->user_id, stored->user_id), "user_id");
+	fields = ub_fact_differs(fields, !ub_slices_equal(item->user_id, stored->user_id), "user_id");
 	fields = ub_fact_differs(fields, metadata_differs(item->metadata, stored->metadata),
 							 "metadata");
 	return ub_fact_differs(fields, item->has_created_at &&

@@ -16,6 +16,27 @@
 #include "errors.h"
 #include "value.h"
 
+bool
+ub_slice_is(UbSlice slice, const char *text)
+{
+	return slice.len == (int) strlen(text) && memcmp(slice.data, text, slice.len) == 0;
+}
+
+bool
+ub_slices_equal(UbSlice a, UbSlice b)
+{
+	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+}
+
+/* The order of collation C. */
+int
+ub_slices_compare(UbSlice a, UbSlice b)
+{
+	int			order = memcmp(a.data, b.data, Min(a.len, b.len));
+
+	return order != 0 ? order : a.len - b.len;
+}
+
 /* "usages[17].amount", "usage.amount" or "amount". */
 const char *
 ub_place_text(UbPlace place, const char *field)
@@ -316,6 +337,20 @@ ub_value_time(UbSlice value, TimestampTz *result)
 		((hour * MINS_PER_HOUR + minute) * (int64) SECS_PER_MINUTE + second - offset) * USECS_PER_SEC +
 		micros;
 	return true;
+}
+
+/* The same, or a date alone, which is its midnight in UTC. */
+bool
+ub_value_time_or_date(UbSlice value, TimestampTz *result)
+{
+	if (value.len == strlen("YYYY-MM-DD"))
+	{
+		char	   *text = psprintf("%.*sT00:00:00Z", value.len, value.data);
+
+		value.data = text;
+		value.len = strlen(text);
+	}
+	return ub_value_time(value, result);
 }
 
 static int

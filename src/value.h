@@ -36,6 +36,10 @@ typedef struct UbSlice
 	int			len;
 } UbSlice;
 
+extern bool ub_slice_is(UbSlice slice, const char *text);
+extern bool ub_slices_equal(UbSlice a, UbSlice b);
+extern int	ub_slices_compare(UbSlice a, UbSlice b);
+
 extern const char *ub_place_text(UbPlace place, const char *field);
 extern void ub_value_error(UbPlace place, const char *field, int sqlstate,
 						   const char *found, const char *hint) pg_attribute_noreturn();
@@ -51,6 +55,7 @@ extern text *ub_value_lower(UbSlice value);
 extern bool ub_value_number(Numeric number, int64 *result, bool *fraction);
 extern bool ub_value_decimal(UbSlice value, int64 *result, bool *malformed);
 extern bool ub_value_time(UbSlice value, TimestampTz *result);
+extern bool ub_value_time_or_date(UbSlice value, TimestampTz *result);
 extern bool ub_value_uuid(UbSlice value, pg_uuid_t *result);
 extern const char *ub_value_uuid_text(const pg_uuid_t *id);
 extern TimestampTz ub_value_hour(TimestampTz at);

@@ -113,6 +113,14 @@ COMMENT ON FUNCTION usage_billing.revert_after_insert() IS 'trigger: posts the r
 COMMENT ON FUNCTION usage_billing.fact_is_append_only() IS 'trigger: keeps facts from being changed or removed';
 
 
+-- Functions that other functions call
+
+COMMENT ON FUNCTION usage_billing.require_unscoped() IS 'refuses a request that is scoped to an organisation; for verify';
+COMMENT ON FUNCTION usage_billing.delivery_measures(usage_billing.usage_type, text, jsonb) IS 'the measurements that a delivery usage carries in its metadata; for verify and rebuild';
+COMMENT ON FUNCTION usage_billing.derived_sums(text) IS 'what the facts and the derived tables say, by account and hour; for verify and rebuild';
+COMMENT ON FUNCTION usage_billing.derived_differences(text) IS 'where the facts and the derived tables differ; for verify and rebuild';
+
+
 -- Facts
 
 COMMENT ON TABLE usage_billing.billing_account IS
@@ -126,7 +134,7 @@ COMMENT ON COLUMN usage_billing.billing_account.state IS 'active, or closed: tak
 COMMENT ON COLUMN usage_billing.billing_account.last_billed_at IS 'end of the last billed period; null: never billed';
 COMMENT ON COLUMN usage_billing.billing_account.metadata IS 'the caller''s own data, a JSON object of at most 65,536 bytes as text';
 COMMENT ON COLUMN usage_billing.billing_account.created_at IS 'when the account was created; null on insert: now';
-COMMENT ON COLUMN usage_billing.billing_account.updated_at IS 'when the account was last changed; null on insert: now';
+COMMENT ON COLUMN usage_billing.billing_account.updated_at IS 'when the account was last changed; an update sets it to now';
 
 COMMENT ON TABLE usage_billing.project IS
 'Projects and the organisations that they belong to
@@ -190,12 +198,13 @@ COMMENT ON TABLE usage_billing.usage_delta IS
 'Changes that statements appended and that aren''t folded yet
 Derived from the facts and never dumped. Rows vanish when they are folded into credit_balance and usage_hourly.';
 COMMENT ON COLUMN usage_billing.usage_delta.billing_id IS 'the account that changes';
-COMMENT ON COLUMN usage_billing.usage_delta.hour IS 'start of the hour that changes; null: a change of the balance only';
-COMMENT ON COLUMN usage_billing.usage_delta.source IS 'source of the usages; null: a change of the balance only';
-COMMENT ON COLUMN usage_billing.usage_delta.type IS 'type of the usages; null: a change of the balance only';
-COMMENT ON COLUMN usage_billing.usage_delta.credits IS 'change of the balance, in credits';
-COMMENT ON COLUMN usage_billing.usage_delta.amount IS 'change of the hour''s amount';
-COMMENT ON COLUMN usage_billing.usage_delta.events IS 'change of the hour''s number of usages';
+COMMENT ON COLUMN usage_billing.usage_delta.hour IS 'start of the hour (UTC) that changes; -infinity: only the balance changes';
+COMMENT ON COLUMN usage_billing.usage_delta.source IS 'source of the usages; empty: only the balance changes';
+COMMENT ON COLUMN usage_billing.usage_delta.type IS 'type of the usages; null: only the balance changes';
+COMMENT ON COLUMN usage_billing.usage_delta.credits IS 'change of the balance, in credits; null: none';
+COMMENT ON COLUMN usage_billing.usage_delta.debited IS 'change of the sum of the account''s debits, in credits; null: none';
+COMMENT ON COLUMN usage_billing.usage_delta.amount IS 'change of the hour''s amount; null: none';
+COMMENT ON COLUMN usage_billing.usage_delta.events IS 'change of the hour''s number of usages; null: none';
 COMMENT ON COLUMN usage_billing.usage_delta.viewing_seconds IS 'change of the hour''s seconds of viewing; null: none';
 COMMENT ON COLUMN usage_billing.usage_delta.viewing_bytes IS 'change of the hour''s bytes of viewing; null: none';
 COMMENT ON COLUMN usage_billing.usage_delta.egress_seconds IS 'change of the hour''s seconds of egress; null: none';
