@@ -180,6 +180,11 @@ ub_account_before_insert(PG_FUNCTION_ARGS)
 
 	account_check(UB_PLACE_TABLE("billing_account"), values, nulls);
 	ub_fact_default_metadata(values, nulls, ACCOUNT_METADATA);
+	if (nulls[ACCOUNT_CREDIT_MIN])
+		values[ACCOUNT_CREDIT_MIN] = Int64GetDatum(0);
+	if (nulls[ACCOUNT_STATE])
+		values[ACCOUNT_STATE] = CStringGetTextDatum("active");
+	nulls[ACCOUNT_CREDIT_MIN] = nulls[ACCOUNT_STATE] = false;
 	open[ACCOUNT_IS_DEFAULT] = nulls[ACCOUNT_IS_DEFAULT];
 	if (row_is_stored(trigger->tg_relation, ub_catalog()->billing_account_pkey,
 					  "billing_id", values, nulls, open, ACCOUNT_COLUMNS))
@@ -408,6 +413,24 @@ row_store(UbQuery *query, Oid relid, Oid index, const char *what,
 	return result;
 }
 
+/* Raises 23505 if the organisation has another default account. */
+static void
+account_check_default(const char *org_id, Datum billing_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbAccount	account;
+
+	if (ub_account_of_org(org_id, snapshot, &account) &&
+		!ub_slices_equal(ub_value_slice(account.billing_id),
+						 ub_value_slice(DatumGetTextPP(billing_id))))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("organisation has another default account"),
+				 errdetail("It is \"%s\".", account.id),
+				 errhint("Leave is_default out, or take it from that account first.")));
+	UnregisterSnapshot(snapshot);
+}
+
 /* SQL: create_billing_account(org_id, billing_id, credit_min, is_default, metadata) */
 Datum
 ub_create_billing_account(PG_FUNCTION_ARGS)
@@ -442,6 +465,8 @@ ub_create_billing_account(PG_FUNCTION_ARGS)
 	open[ACCOUNT_STATE] = open[ACCOUNT_LAST_BILLED_AT] = true;
 	open[ACCOUNT_IS_DEFAULT] = nulls[ACCOUNT_IS_DEFAULT];
 	account_take_org_turn(ub_fact_text(values, nulls, ACCOUNT_ORG_ID));
+	if (!nulls[ACCOUNT_IS_DEFAULT] && DatumGetBool(values[ACCOUNT_IS_DEFAULT]))
+		account_check_default(org_id, values[ACCOUNT_BILLING_ID]);
 	PG_RETURN_DATUM(row_store(&store_account, ub_catalog()->billing_account,
 							  ub_catalog()->billing_account_pkey, "billing_id",
 							  values, nulls, open, ACCOUNT_COLUMNS));

@@ -85,6 +85,14 @@ ub_catalog(void)
 	found.credit_balance_pkey = catalog_relation("credit_balance_pkey", schema);
 	found.credit_grant = catalog_relation("credit_grant", schema);
 	found.credit_grant_pkey = catalog_relation("credit_grant_pkey", schema);
+	found.storage_counted = catalog_relation("storage_counted", schema);
+	found.storage_counted_pkey = catalog_relation("storage_counted_pkey", schema);
+	found.storage_delta = catalog_relation("storage_delta", schema);
+	found.storage_delta_org = catalog_relation("storage_delta_org", schema);
+	found.storage_snapshot = catalog_relation("storage_snapshot", schema);
+	found.storage_snapshot_pkey = catalog_relation("storage_snapshot_pkey", schema);
+	found.storage_source = catalog_relation("storage_source", schema);
+	found.storage_source_pkey = catalog_relation("storage_source_pkey", schema);
 	found.project = catalog_relation("project", schema);
 	found.project_pkey = catalog_relation("project_pkey", schema);
 	found.usage = catalog_relation("usage", schema);

@@ -24,6 +24,14 @@ typedef struct UbCatalog
 	Oid			credit_grant;
 	Oid			credit_grant_pkey;
 	Oid			project;
+	Oid			storage_counted;
+	Oid			storage_counted_pkey;
+	Oid			storage_delta;
+	Oid			storage_delta_org;
+	Oid			storage_snapshot;
+	Oid			storage_snapshot_pkey;
+	Oid			storage_source;
+	Oid			storage_source_pkey;
 	Oid			project_pkey;
 	Oid			usage;
 	Oid			usage_pkey;
@@ -59,6 +67,8 @@ typedef struct UbScan
 #define UB_LOCK_FOLD	0x5543	/* folding a group of accounts */
 #define UB_LOCK_ORG		0x5544	/* accounts of one organisation */
 #define UB_LOCK_REBUILD	0x5545	/* rebuilding derived state */
+#define UB_LOCK_STORAGE	0x5546	/* storage totals of one organisation */
+#define UB_LOCK_RECOUNT	0x5547	/* counting one tracked table */
 
 extern const UbCatalog *ub_catalog(void);
 

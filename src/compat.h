@@ -53,4 +53,12 @@
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
 #endif
 
+/* 16: object_ownercheck replaces a function for each class (c727f511bd7) */
+#if PG_VERSION_NUM >= 160000
+#define ub_owns_relation(relation, role) \
+	object_ownercheck(RelationRelationId, relation, role)
+#else
+#define ub_owns_relation(relation, role) pg_class_ownercheck(relation, role)
+#endif
+
 #endif							/* UB_COMPAT_H */

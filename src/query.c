@@ -116,6 +116,21 @@ ub_query_change(UbQuery *query, Datum *values, const char *nulls,
 }
 
 /*
+ * The same for an INSERT that also reads the given rows. Returns how many rows
+ * it stored.
+ */
+uint64
+ub_query_change_with_rows(UbQuery *query, UbRows *rows, Datum *values, Snapshot snapshot)
+{
+	uint64		stored;
+
+	query_register_rows(query, rows);
+	stored = ub_query_change(query, values, NULL, snapshot, SPI_OK_INSERT);
+	(void) SPI_unregister_relation(query->rows_name);
+	return stored;
+}
+
+/*
  * Runs a query that reads, under the given snapshot. SPI is connected on
  * entry and the result is left in SPI_tuptable.
  */

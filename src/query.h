@@ -44,6 +44,8 @@ extern void ub_rows_end(UbRows *rows);
 extern uint64 ub_query_write(UbQuery *query, UbRows *rows, int expected_code);
 extern uint64 ub_query_change(UbQuery *query, Datum *values, const char *nulls,
 							  Snapshot snapshot, int expected_code);
+extern uint64 ub_query_change_with_rows(UbQuery *query, UbRows *rows, Datum *values,
+										Snapshot snapshot);
 extern uint64 ub_query_read(UbQuery *query, Datum *values, const char *nulls,
 							Snapshot snapshot);
 
