@@ -28,10 +28,10 @@
 typedef struct ClaimSearch
 {
 	JsonLexContext *lex;
-	int			depth;
-	bool		is_object;
-	bool		wanted;			/* the next scalar is the claim's */
-	char	   *found;
+	int depth;
+	bool is_object;
+	bool wanted; /* the next scalar is the claim's */
+	char *found;
 } ClaimSearch;
 
 static UB_JSON_ACTION
@@ -104,7 +104,8 @@ access_claim(const char *claims)
 	JsonSemAction actions = {0};
 	ClaimSearch search = {0};
 
-	search.lex = ub_json_lexer(unconstify(char *, claims), strlen(claims), true);
+	search.lex = ub_json_lexer(unconstify(char *, claims), strlen(claims),
+							   true);
 	actions.semstate = &search;
 	actions.object_start = claim_object_start;
 	actions.object_end = claim_object_end;
@@ -113,7 +114,8 @@ access_claim(const char *claims)
 	actions.object_field_start = claim_field_start;
 	actions.scalar = claim_scalar;
 
-	if (pg_parse_json(search.lex, &actions) != JSON_SUCCESS || !search.is_object)
+	if (pg_parse_json(search.lex, &actions) != JSON_SUCCESS ||
+		!search.is_object)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("token claims are not a JSON object"),
@@ -125,7 +127,7 @@ access_claim(const char *claims)
 static bool
 access_is_service(void)
 {
-	Oid			service;
+	Oid service;
 
 	if (ub_service_role == NULL || ub_service_role[0] == '\0')
 		return false;
@@ -153,7 +155,7 @@ ub_access_scope(void)
 	if (last_claims == NULL || strcmp(last_claims, claims) != 0 ||
 		strcmp(last_claim, ub_org_claim) != 0)
 	{
-		char	   *org = access_claim(claims);
+		char *org = access_claim(claims);
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 		if (last_claims != NULL)
@@ -223,7 +225,7 @@ ub_access_org(UbSlice org_id)
 static void
 account_fill(TupleTableSlot *slot, UbAccount *account)
 {
-	text	   *state;
+	text *state;
 
 	slot_getallattrs(slot);
 	account->billing_id = DatumGetTextPCopy(slot->tts_values[0]);
@@ -235,19 +237,21 @@ account_fill(TupleTableSlot *slot, UbAccount *account)
 	account->closed = ub_slice_is(ub_value_slice(state), "closed");
 	account->has_last_billed_at = !slot->tts_isnull[5];
 	account->last_billed_at = account->has_last_billed_at ?
-		DatumGetTimestampTz(slot->tts_values[5]) : 0;
+		DatumGetTimestampTz(slot->tts_values[5]) :
+		0;
 	account->created_at = DatumGetTimestampTz(slot->tts_values[7]);
 }
 
 static bool
 account_lookup(Oid index, Datum value, Snapshot snapshot, UbAccount *account)
 {
-	UbScan		scan;
+	UbScan scan;
 	ScanKeyData key;
-	bool		found;
+	bool found;
 
 	ub_scan_key_text(&key, 1, value);
-	ub_scan_begin(&scan, ub_catalog()->billing_account, index, snapshot, &key, 1);
+	ub_scan_begin(&scan, ub_catalog()->billing_account, index, snapshot, &key,
+				  1);
 	found = ub_scan_next(&scan);
 	if (found && account != NULL)
 		account_fill(scan.slot, account);
@@ -275,9 +279,9 @@ ub_account_of_org(const char *org_id, Snapshot snapshot, UbAccount *account)
 static char *
 project_org(UbSlice project_id, Snapshot snapshot)
 {
-	UbScan		scan;
+	UbScan scan;
 	ScanKeyData key;
-	char	   *org_id = NULL;
+	char *org_id = NULL;
 
 	ub_scan_key_text(&key, 1, PointerGetDatum(ub_value_text(project_id)));
 	ub_scan_begin(&scan, ub_catalog()->project, ub_catalog()->project_pkey,
@@ -298,7 +302,7 @@ project_org(UbSlice project_id, Snapshot snapshot)
 static char *
 choice_org(const UbChoice *choice, const char *scope, Snapshot snapshot)
 {
-	char	   *org_id = NULL;
+	char *org_id = NULL;
 
 	if (choice->org_id.len > 0)
 		org_id = slice_string(choice->org_id);
@@ -307,11 +311,12 @@ choice_org(const UbChoice *choice, const char *scope, Snapshot snapshot)
 		org_id = project_org(choice->project_id, snapshot);
 		if (org_id == NULL && scope == NULL)
 			ereport(ERROR,
-					(errcode(UB_ERRCODE_NOT_FOUND),
-					 errmsg("project not found"),
+					(errcode(UB_ERRCODE_NOT_FOUND), errmsg("project not found"),
 					 errdetail("project_id \"%s\" is unknown.",
-							   ub_clip(choice->project_id.data, choice->project_id.len)),
-					 errhint("Create it with create_project, or check the id.")));
+							   ub_clip(choice->project_id.data,
+									   choice->project_id.len)),
+					 errhint(
+						 "Create it with create_project, or check the id.")));
 		if (org_id == NULL)
 			ub_error_forbidden();
 	}
@@ -328,7 +333,7 @@ void
 ub_access_account(const UbChoice *choice, Snapshot snapshot, UbAccount *account)
 {
 	const char *scope = ub_access_scope();
-	char	   *org_id;
+	char *org_id;
 
 	ub_value_check_length(UB_PLACE_PARAMETER, "billing_id", choice->billing_id, UB_ID_BYTES);
 	ub_value_check_length(UB_PLACE_PARAMETER, "org_id", choice->org_id, UB_ID_BYTES);
@@ -341,7 +346,8 @@ ub_access_account(const UbChoice *choice, Snapshot snapshot, UbAccount *account)
 
 	if (choice->billing_id.len > 0)
 	{
-		if (!ub_account_find(ub_value_text(choice->billing_id), snapshot, account))
+		if (!ub_account_find(ub_value_text(choice->billing_id), snapshot,
+							 account))
 		{
 			if (scope != NULL)
 				ub_error_forbidden();
@@ -353,8 +359,8 @@ ub_access_account(const UbChoice *choice, Snapshot snapshot, UbAccount *account)
 			ub_value_error(UB_PLACE_PARAMETER, "billing_id",
 						   ERRCODE_INVALID_PARAMETER_VALUE,
 						   choice->org_id.len > 0 ?
-						   "does not belong to org_id" :
-						   "does not belong to the organisation of project_id",
+							   "does not belong to org_id" :
+							   "does not belong to the organisation of project_id",
 						   "Give only one of them.");
 		return;
 	}
@@ -380,7 +386,7 @@ ub_access_text_arg(FunctionCallInfo fcinfo, int n)
 UbChoice
 ub_access_choice(FunctionCallInfo fcinfo, int first)
 {
-	UbChoice	choice;
+	UbChoice choice;
 
 	choice.billing_id = ub_access_text_arg(fcinfo, first);
 	choice.org_id = ub_access_text_arg(fcinfo, first + 1);

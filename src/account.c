@@ -30,34 +30,41 @@
 /* Columns of billing_account and project, counted from 0. */
 enum
 {
-	ACCOUNT_BILLING_ID, ACCOUNT_ORG_ID, ACCOUNT_IS_DEFAULT, ACCOUNT_CREDIT_MIN,
-	ACCOUNT_STATE, ACCOUNT_LAST_BILLED_AT, ACCOUNT_METADATA, ACCOUNT_CREATED_AT,
-	ACCOUNT_UPDATED_AT, ACCOUNT_COLUMNS
+	ACCOUNT_BILLING_ID,
+	ACCOUNT_ORG_ID,
+	ACCOUNT_IS_DEFAULT,
+	ACCOUNT_CREDIT_MIN,
+	ACCOUNT_STATE,
+	ACCOUNT_LAST_BILLED_AT,
+	ACCOUNT_METADATA,
+	ACCOUNT_CREATED_AT,
+	ACCOUNT_UPDATED_AT,
+	ACCOUNT_COLUMNS
 };
 enum
 {
-	PROJECT_ID, PROJECT_ORG_ID, PROJECT_CREATED_AT, PROJECT_COLUMNS
+	PROJECT_ID,
+	PROJECT_ORG_ID,
+	PROJECT_CREATED_AT,
+	PROJECT_COLUMNS
 };
 
 static UbQuery store_account = {
 	.text = "INSERT INTO usage_billing.billing_account SELECT * FROM accounts"
-	" ON CONFLICT (billing_id) DO NOTHING",
-	.rows_name = "accounts"
-};
+			" ON CONFLICT (billing_id) DO NOTHING",
+	.rows_name = "accounts"};
 
 static UbQuery store_project = {
 	.text = "INSERT INTO usage_billing.project SELECT * FROM projects"
-	" ON CONFLICT (project_id) DO NOTHING",
-	.rows_name = "projects"
-};
+			" ON CONFLICT (project_id) DO NOTHING",
+	.rows_name = "projects"};
 
 /* A concurrent call that went further is seen by the condition's recheck. */
 static UbQuery close_period = {
 	.text = "UPDATE usage_billing.billing_account SET last_billed_at = $2"
-	" WHERE billing_id = $1 AND (last_billed_at IS NULL OR last_billed_at < $2)",
+			" WHERE billing_id = $1 AND (last_billed_at IS NULL OR last_billed_at < $2)",
 	.nargs = 2,
-	.argtypes = {TEXTOID, TIMESTAMPTZOID}
-};
+	.argtypes = {TEXTOID, TIMESTAMPTZOID}};
 
 PG_FUNCTION_INFO_V1(ub_account_before_insert);
 PG_FUNCTION_INFO_V1(ub_account_before_update);
@@ -75,12 +82,12 @@ PG_FUNCTION_INFO_V1(ub_close_billing_period);
 static void
 account_take_org_turn(UbSlice org_id)
 {
-	LOCKTAG		tag;
-	uint64		hash = hash_bytes_extended((const unsigned char *) org_id.data,
-										   org_id.len, 0);
+	LOCKTAG tag;
+	uint64 hash = hash_bytes_extended((const unsigned char *) org_id.data,
+									  org_id.len, 0);
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
-						 UB_LOCK_ORG);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, UB_LOCK_ORG);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
@@ -126,7 +133,7 @@ row_find(Relation rel, Oid index, Datum *values)
 static void
 row_reused(const char *what, Datum id, const char *fields)
 {
-	UbSlice		slice = ub_value_slice(DatumGetTextPP(id));
+	UbSlice slice = ub_value_slice(DatumGetTextPP(id));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
@@ -141,8 +148,8 @@ row_reused(const char *what, Datum id, const char *fields)
  * else in it; what was left open doesn't count.
  */
 static bool
-row_is_stored(Relation rel, Oid index, const char *what, Datum *values, bool *nulls,
-			  bool *open, int columns)
+row_is_stored(Relation rel, Oid index, const char *what, Datum *values,
+			  bool *nulls, bool *open, int columns)
 {
 	TupleTableSlot *slot = row_find(rel, index, values);
 	const char *fields = NULL;
@@ -152,7 +159,8 @@ row_is_stored(Relation rel, Oid index, const char *what, Datum *values, bool *nu
 	for (int column = 1; column < columns; column++)
 	{
 		if (!open[column])
-			fields = ub_fact_column_differs(fields, slot, values, nulls, column);
+			fields = ub_fact_column_differs(fields, slot, values, nulls,
+											column);
 	}
 	if (fields != NULL)
 		row_reused(what, values[0], fields);
@@ -164,12 +172,13 @@ row_is_stored(Relation rel, Oid index, const char *what, Datum *values, bool *nu
 Datum
 ub_account_before_insert(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = ub_fact_before_row(fcinfo, ub_catalog()->billing_account,
+	TriggerData *trigger = ub_fact_before_row(fcinfo,
+											  ub_catalog()->billing_account,
 											  "account_before_insert()");
 	TupleTableSlot *slot = trigger->tg_trigslot;
-	Datum		values[ACCOUNT_COLUMNS];
-	bool		nulls[ACCOUNT_COLUMNS];
-	bool		open[ACCOUNT_COLUMNS] = {0};
+	Datum values[ACCOUNT_COLUMNS];
+	bool nulls[ACCOUNT_COLUMNS];
+	bool open[ACCOUNT_COLUMNS] = {0};
 
 	slot_getallattrs(slot);
 	memcpy(values, slot->tts_values, sizeof(values));
@@ -192,8 +201,8 @@ ub_account_before_insert(PG_FUNCTION_ARGS)
 
 	if (nulls[ACCOUNT_IS_DEFAULT])
 	{
-		values[ACCOUNT_IS_DEFAULT] =
-			BoolGetDatum(account_is_first(trigger->tg_relation, values[ACCOUNT_ORG_ID]));
+		values[ACCOUNT_IS_DEFAULT] = BoolGetDatum(
+			account_is_first(trigger->tg_relation, values[ACCOUNT_ORG_ID]));
 		nulls[ACCOUNT_IS_DEFAULT] = false;
 	}
 	ub_fact_default_now(values, nulls, ACCOUNT_CREATED_AT);
@@ -208,8 +217,8 @@ ub_account_before_update(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	TupleTableSlot *before;
 	TupleTableSlot *after;
-	Datum		values[ACCOUNT_COLUMNS];
-	bool		nulls[ACCOUNT_COLUMNS];
+	Datum values[ACCOUNT_COLUMNS];
+	bool nulls[ACCOUNT_COLUMNS];
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
@@ -226,20 +235,23 @@ ub_account_before_update(PG_FUNCTION_ARGS)
 	memcpy(nulls, after->tts_isnull, sizeof(nulls));
 	for (int column = ACCOUNT_BILLING_ID; column <= ACCOUNT_ORG_ID; column++)
 	{
-		if (nulls[column] || !datum_image_eq(values[column], before->tts_values[column],
-											 false, -1))
+		if (nulls[column] ||
+			!datum_image_eq(values[column], before->tts_values[column], false,
+							-1))
 			ereport(ERROR,
 					(errcode(UB_ERRCODE_APPEND_ONLY),
 					 errmsg("ids of a billing account can't be changed"),
 					 errdetail("%s of account \"%s\" stays as it is.",
-							   column == ACCOUNT_BILLING_ID ? "billing_id" : "org_id",
-							   TextDatumGetCString(before->tts_values[ACCOUNT_BILLING_ID])),
+							   column == ACCOUNT_BILLING_ID ? "billing_id" :
+															  "org_id",
+							   TextDatumGetCString(
+								   before->tts_values[ACCOUNT_BILLING_ID])),
 					 errhint("Create another account.")));
 	}
 	account_check(UB_PLACE_TABLE("billing_account"), values, nulls);
 	if (!nulls[ACCOUNT_UPDATED_AT] &&
 		DatumGetTimestampTz(values[ACCOUNT_UPDATED_AT]) ==
-		DatumGetTimestampTz(before->tts_values[ACCOUNT_UPDATED_AT]))
+			DatumGetTimestampTz(before->tts_values[ACCOUNT_UPDATED_AT]))
 	{
 		nulls[ACCOUNT_UPDATED_AT] = true;
 		ub_fact_default_now(values, nulls, ACCOUNT_UPDATED_AT);
@@ -254,14 +266,15 @@ static bool
 account_has_facts(Datum billing_id, Snapshot snapshot)
 {
 	const UbCatalog *catalog = ub_catalog();
-	Oid			tables[] = {catalog->usage, catalog->credit_grant, catalog->usage_revert};
-	Oid			indexes[] = {catalog->usage_pkey, catalog->credit_grant_pkey,
-	catalog->usage_revert_pkey};
-	bool		found = false;
+	Oid tables[] = {catalog->usage, catalog->credit_grant,
+					catalog->usage_revert};
+	Oid indexes[] = {catalog->usage_pkey, catalog->credit_grant_pkey,
+					 catalog->usage_revert_pkey};
+	bool found = false;
 
 	for (int i = 0; i < (int) lengthof(tables) && !found; i++)
 	{
-		UbScan		scan;
+		UbScan scan;
 		ScanKeyData key;
 
 		if (DatumGetPointer(billing_id) != NULL)
@@ -307,7 +320,7 @@ ub_account_before_delete(PG_FUNCTION_ARGS)
 	LockRelationOid(catalog->usage_revert, ShareRowExclusiveLock);
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
 	{
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 		if (account_has_facts((Datum) 0, snapshot))
 			account_error_has_facts("");
@@ -322,7 +335,7 @@ ub_account_after_delete(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	TupleTableSlot *slot;
-	Snapshot	snapshot;
+	Snapshot snapshot;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
@@ -339,7 +352,8 @@ ub_account_after_delete(PG_FUNCTION_ARGS)
 	{
 		slot_getallattrs(slot);
 		if (account_has_facts(slot->tts_values[ACCOUNT_BILLING_ID], snapshot))
-			account_error_has_facts(TextDatumGetCString(slot->tts_values[ACCOUNT_BILLING_ID]));
+			account_error_has_facts(
+				TextDatumGetCString(slot->tts_values[ACCOUNT_BILLING_ID]));
 	}
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(slot);
@@ -352,11 +366,11 @@ ub_project_before_insert(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = ub_fact_before_row(fcinfo, ub_catalog()->project,
 											  "project_before_insert()");
-	UbPlace		place = UB_PLACE_TABLE("project");
+	UbPlace place = UB_PLACE_TABLE("project");
 	TupleTableSlot *slot = trigger->tg_trigslot;
-	Datum		values[PROJECT_COLUMNS];
-	bool		nulls[PROJECT_COLUMNS];
-	bool		open[PROJECT_COLUMNS] = {0};
+	Datum values[PROJECT_COLUMNS];
+	bool nulls[PROJECT_COLUMNS];
+	bool open[PROJECT_COLUMNS] = {0};
 
 	slot_getallattrs(slot);
 	memcpy(values, slot->tts_values, sizeof(values));
@@ -384,13 +398,13 @@ static Datum
 row_store(UbQuery *query, Oid relid, Oid index, const char *what,
 		  Datum *values, bool *nulls, bool *open, int columns)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation rel = table_open(relid, AccessShareLock);
 	TupleTableSlot *slot = row_find(rel, index, values);
-	Datum		result;
+	Datum result;
 
 	if (slot == NULL)
 	{
-		UbRows		rows;
+		UbRows rows;
 
 		ub_rows_begin(&rows, relid);
 		ub_rows_add(&rows, values, nulls);
@@ -417,8 +431,8 @@ row_store(UbQuery *query, Oid relid, Oid index, const char *what,
 static void
 account_check_default(const char *org_id, Datum billing_id)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	UbAccount	account;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbAccount account;
 
 	if (ub_account_of_org(org_id, snapshot, &account) &&
 		!ub_slices_equal(ub_value_slice(account.billing_id),
@@ -435,24 +449,27 @@ account_check_default(const char *org_id, Datum billing_id)
 Datum
 ub_create_billing_account(PG_FUNCTION_ARGS)
 {
-	char	   *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
-	UbSlice		billing_id = ub_access_text_arg(fcinfo, 1);
-	Datum		values[ACCOUNT_COLUMNS] = {0};
-	bool		nulls[ACCOUNT_COLUMNS] = {0};
-	bool		open[ACCOUNT_COLUMNS] = {0};
+	char *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
+	UbSlice billing_id = ub_access_text_arg(fcinfo, 1);
+	Datum values[ACCOUNT_COLUMNS] = {0};
+	bool nulls[ACCOUNT_COLUMNS] = {0};
+	bool open[ACCOUNT_COLUMNS] = {0};
 
 	PreventCommandIfReadOnly("create_billing_account()");
 	if (billing_id.len == 0)
 	{
-		Datum		made = DirectFunctionCall1(gen_random_uuid, (Datum) 0);
+		Datum made = DirectFunctionCall1(gen_random_uuid, (Datum) 0);
 
-		billing_id = ub_value_slice(cstring_to_text(ub_value_uuid_text(DatumGetUUIDP(made))));
+		const char *id = ub_value_uuid_text(DatumGetUUIDP(made));
+
+		billing_id = (UbSlice){id, strlen(id)};
 	}
 	values[ACCOUNT_BILLING_ID] = PointerGetDatum(ub_value_text(billing_id));
 	values[ACCOUNT_ORG_ID] = CStringGetTextDatum(org_id);
 	nulls[ACCOUNT_IS_DEFAULT] = PG_ARGISNULL(3);
 	values[ACCOUNT_IS_DEFAULT] = PG_GETARG_DATUM(3);
-	values[ACCOUNT_CREDIT_MIN] = PG_ARGISNULL(2) ? Int64GetDatum(0) : PG_GETARG_DATUM(2);
+	values[ACCOUNT_CREDIT_MIN] = PG_ARGISNULL(2) ? Int64GetDatum(0) :
+												   PG_GETARG_DATUM(2);
 	values[ACCOUNT_STATE] = CStringGetTextDatum("active");
 	nulls[ACCOUNT_LAST_BILLED_AT] = true;
 	nulls[ACCOUNT_METADATA] = PG_ARGISNULL(4);
@@ -476,11 +493,11 @@ ub_create_billing_account(PG_FUNCTION_ARGS)
 Datum
 ub_create_project(PG_FUNCTION_ARGS)
 {
-	char	   *org_id = ub_access_org(ub_access_text_arg(fcinfo, 1));
-	UbSlice		project_id = ub_access_text_arg(fcinfo, 0);
-	Datum		values[PROJECT_COLUMNS] = {0};
-	bool		nulls[PROJECT_COLUMNS] = {0};
-	bool		open[PROJECT_COLUMNS] = {0};
+	char *org_id = ub_access_org(ub_access_text_arg(fcinfo, 1));
+	UbSlice project_id = ub_access_text_arg(fcinfo, 0);
+	Datum values[PROJECT_COLUMNS] = {0};
+	bool nulls[PROJECT_COLUMNS] = {0};
+	bool open[PROJECT_COLUMNS] = {0};
 
 	PreventCommandIfReadOnly("create_project()");
 	ub_value_check_id(UB_PLACE_PARAMETER, "project_id", project_id);
@@ -496,12 +513,12 @@ ub_create_project(PG_FUNCTION_ARGS)
 Datum
 ub_close_billing_period(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 1);
+	UbChoice choice = ub_access_choice(fcinfo, 1);
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz at = PG_ARGISNULL(0) ? now : PG_GETARG_TIMESTAMPTZ(0);
-	UbAccount	account;
-	Datum		values[2];
-	bool		moved;
+	UbAccount account;
+	Datum values[2];
+	bool moved;
 
 	PreventCommandIfReadOnly("close_billing_period()");
 	ub_access_account(&choice, GetTransactionSnapshot(), &account);
@@ -513,11 +530,12 @@ ub_close_billing_period(PG_FUNCTION_ARGS)
 	values[1] = TimestampTzGetDatum(at);
 
 	SPI_connect();
-	moved = ub_query_change(&close_period, values, NULL, InvalidSnapshot, SPI_OK_UPDATE) > 0;
+	moved = ub_query_change(&close_period, values, NULL, InvalidSnapshot,
+							SPI_OK_UPDATE) > 0;
 	SPI_finish();
 	if (!moved)
 	{
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 		if (!ub_account_find(account.billing_id, snapshot, &account))
 			ub_error_no_account("billing_id", account.id);

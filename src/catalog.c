@@ -27,7 +27,7 @@ static bool callback_registered = false;
 static void
 catalog_invalidate(Datum arg, Oid relid)
 {
-	const Oid  *oid = &cache.billing_account;
+	const Oid *oid = &cache.billing_account;
 
 	if (!OidIsValid(relid))
 		cache.valid = false;
@@ -39,7 +39,7 @@ catalog_invalidate(Datum arg, Oid relid)
 static Oid
 catalog_relation(const char *name, Oid schema)
 {
-	Oid			relid = get_relname_relid(name, schema);
+	Oid relid = get_relname_relid(name, schema);
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
@@ -64,8 +64,8 @@ catalog_label(Oid type, const char *label)
 const UbCatalog *
 ub_catalog(void)
 {
-	UbCatalog	found;
-	Oid			schema;
+	UbCatalog found;
+	Oid schema;
 
 	if (cache.valid)
 		return &cache;
@@ -85,6 +85,8 @@ ub_catalog(void)
 	found.credit_balance_pkey = catalog_relation("credit_balance_pkey", schema);
 	found.credit_grant = catalog_relation("credit_grant", schema);
 	found.credit_grant_pkey = catalog_relation("credit_grant_pkey", schema);
+	found.large_account = catalog_relation("large_account", schema);
+	found.large_account_pkey = catalog_relation("large_account_pkey", schema);
 	found.storage_counted = catalog_relation("storage_counted", schema);
 	found.storage_counted_pkey = catalog_relation("storage_counted_pkey", schema);
 	found.storage_delta = catalog_relation("storage_delta", schema);

@@ -17,6 +17,13 @@
 #define UB_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* 18: the attribute stands before the declaration (15a79c73111) */
+#if PG_VERSION_NUM >= 180000
+#define UB_NORETURN pg_noreturn
+#else
+#define UB_NORETURN pg_attribute_noreturn()
+#endif
+
 /* 18: index_beginscan takes an instrumentation struct (0fbceae841c) */
 #if PG_VERSION_NUM >= 180000
 #define ub_index_beginscan(heap, index, snapshot, nkeys) \
@@ -28,17 +35,18 @@
 
 /* 16: JSON semantic actions return an error code (1c1eaf0ad9a) */
 #if PG_VERSION_NUM >= 160000
-#define UB_JSON_ACTION JsonParseErrorType
+#define UB_JSON_ACTION		  JsonParseErrorType
 #define UB_JSON_ACTION_RETURN return JSON_SUCCESS
 #else
-#define UB_JSON_ACTION void
+#define UB_JSON_ACTION		  void
 #define UB_JSON_ACTION_RETURN return
 #endif
 
 /* 17: the caller owns the JSON lexer and may give its memory (1c99cde2f34) */
 #if PG_VERSION_NUM >= 170000
 #define ub_json_lexer(text, len, escapes) \
-	makeJsonLexContextCstringLen(NULL, text, len, GetDatabaseEncoding(), escapes)
+	makeJsonLexContextCstringLen(NULL, text, len, GetDatabaseEncoding(), \
+								 escapes)
 #else
 #define ub_json_lexer(text, len, escapes) \
 	makeJsonLexContextCstringLen(text, len, GetDatabaseEncoding(), escapes)
@@ -61,4 +69,4 @@
 #define ub_owns_relation(relation, role) pg_class_ownercheck(relation, role)
 #endif
 
-#endif							/* UB_COMPAT_H */
+#endif /* UB_COMPAT_H */

@@ -25,18 +25,18 @@
 #include "errors.h"
 
 /* Columns of usage_delta, counted from 0. */
-#define DELTA_BILLING_ID	0
-#define DELTA_HOUR			1
-#define DELTA_SOURCE		2
-#define DELTA_TYPE			3
-#define DELTA_SUMS			4
-#define DELTA_COLUMNS		(DELTA_SUMS + UB_SUMS)
+#define DELTA_BILLING_ID 0
+#define DELTA_HOUR		 1
+#define DELTA_SOURCE	 2
+#define DELTA_TYPE		 3
+#define DELTA_SUMS		 4
+#define DELTA_COLUMNS	 (DELTA_SUMS + UB_SUMS)
 
 typedef struct DeltaEntry
 {
-	UbDelta    *delta;
-	uint32		hash;
-	char		status;
+	UbDelta *delta;
+	uint32 hash;
+	char status;
 } DeltaEntry;
 
 static bool
@@ -50,21 +50,24 @@ delta_key_equal(const UbDeltaKey *a, const UbDeltaKey *b)
 static uint32
 delta_key_hash(const UbDeltaKey *key)
 {
-	uint32		hash = murmurhash32((uint32) (key->hour / USECS_PER_HOUR) ^ key->kind);
+	uint32 hash = murmurhash32((uint32) (key->hour / USECS_PER_HOUR) ^
+							   key->kind);
 
-	hash = hash_combine(hash, hash_bytes((const unsigned char *) key->billing_id.data,
-										 key->billing_id.len));
-	return hash_combine(hash, hash_bytes((const unsigned char *) key->source.data,
-										 key->source.len));
+	hash = hash_combine(hash,
+						hash_bytes((const unsigned char *) key->billing_id.data,
+								   key->billing_id.len));
+	return hash_combine(hash,
+						hash_bytes((const unsigned char *) key->source.data,
+								   key->source.len));
 }
 
-#define SH_PREFIX delta_table
-#define SH_ELEMENT_TYPE DeltaEntry
-#define SH_KEY_TYPE UbDelta *
-#define SH_KEY delta
+#define SH_PREFIX			 delta_table
+#define SH_ELEMENT_TYPE		 DeltaEntry
+#define SH_KEY_TYPE			 UbDelta *
+#define SH_KEY				 delta
 #define SH_HASH_KEY(tb, key) delta_key_hash(&(key)->key)
-#define SH_EQUAL(tb, a, b) delta_key_equal(&(a)->key, &(b)->key)
-#define SH_SCOPE static inline
+#define SH_EQUAL(tb, a, b)	 delta_key_equal(&(a)->key, &(b)->key)
+#define SH_SCOPE			 static inline
 #define SH_STORE_HASH
 #define SH_GET_HASH(tb, a) (a)->hash
 #define SH_DECLARE
@@ -75,7 +78,7 @@ struct UbDeltaSet
 {
 	MemoryContext context;
 	delta_table_hash *table;
-	UbDelta    *last;			/* the one found last, often found again */
+	UbDelta *last; /* the one found last, often found again */
 };
 
 /* Makes an empty set in the current memory context. */
@@ -96,7 +99,7 @@ ub_deltas_new(void)
 static UbSlice
 slice_copy(UbSlice slice)
 {
-	char	   *copy = palloc(slice.len + 1);
+	char *copy = palloc(slice.len + 1);
 
 	memcpy(copy, slice.data, slice.len);
 	slice.data = copy;
@@ -107,9 +110,9 @@ slice_copy(UbSlice slice)
 UbDelta *
 ub_deltas_at(UbDeltaSet *set, const UbDeltaKey *key)
 {
-	UbDelta		wanted;
+	UbDelta wanted;
 	DeltaEntry *entry;
-	bool		found;
+	bool found;
 
 	if (set->last != NULL && delta_key_equal(&set->last->key, key))
 		return set->last;
@@ -141,7 +144,7 @@ delta_compare(const ListCell *a, const ListCell *b)
 {
 	const UbDeltaKey *x = &((UbDelta *) lfirst(a))->key;
 	const UbDeltaKey *y = &((UbDelta *) lfirst(b))->key;
-	int			order = ub_slices_compare(x->billing_id, y->billing_id);
+	int order = ub_slices_compare(x->billing_id, y->billing_id);
 
 	if (order == 0)
 		order = x->hour < y->hour ? -1 : x->hour > y->hour;
@@ -156,7 +159,7 @@ delta_compare(const ListCell *a, const ListCell *b)
 List *
 ub_deltas_sorted(UbDeltaSet *set)
 {
-	List	   *deltas = NIL;
+	List *deltas = NIL;
 	delta_table_iterator it;
 	DeltaEntry *entry;
 
@@ -177,26 +180,26 @@ static const char *const sum_names[UB_SUMS] = {
 	"the change of the balance", "the sum of the debits", "the sum of the amounts", "the number of events",
 	"the sum of viewing_seconds", "the sum of viewing_bytes",
 	"the sum of egress_seconds", "the sum of egress_seconds_additional_targets",
-	"the sum of egress_bytes"
-};
+	"the sum of egress_bytes"};
 
 /* Puts a delta into a virtual slot of usage_delta's shape. */
 static void
 delta_store(const UbDelta *delta, TupleTableSlot *slot)
 {
-	Datum	   *values = slot->tts_values;
-	bool	   *isnull = slot->tts_isnull;
+	Datum *values = slot->tts_values;
+	bool *isnull = slot->tts_isnull;
 
 	ExecClearTuple(slot);
 	memset(isnull, false, DELTA_COLUMNS);
-	values[DELTA_BILLING_ID] = PointerGetDatum(ub_value_text(delta->key.billing_id));
+	values[DELTA_BILLING_ID] = PointerGetDatum(
+		ub_value_text(delta->key.billing_id));
 	values[DELTA_HOUR] = TimestampTzGetDatum(delta->key.hour);
 	values[DELTA_SOURCE] = PointerGetDatum(ub_value_text(delta->key.source));
 	isnull[DELTA_TYPE] = delta->key.kind == UB_KIND_GRANT;
 	values[DELTA_TYPE] =
 		ObjectIdGetDatum(delta->key.kind == UB_KIND_FEATURE ?
-						 ub_catalog()->usage_type_feature :
-						 ub_catalog()->usage_type_credit);
+							 ub_catalog()->usage_type_feature :
+							 ub_catalog()->usage_type_credit);
 	for (int i = 0; i < UB_SUMS; i++)
 	{
 		if (!ub_sum_fits(delta->sums[i]))
@@ -214,17 +217,17 @@ delta_store(const UbDelta *delta, TupleTableSlot *slot)
 void
 ub_deltas_append(List *deltas)
 {
-	Relation	rel = table_open(ub_catalog()->usage_delta, RowExclusiveLock);
-	EState	   *estate = CreateExecutorState();
+	Relation rel = table_open(ub_catalog()->usage_delta, RowExclusiveLock);
+	EState *estate = CreateExecutorState();
 	ResultRelInfo *info = makeNode(ResultRelInfo);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	CommandId	command = GetCurrentCommandId(true);
+	CommandId command = GetCurrentCommandId(true);
 	MemoryContext old;
-	ListCell   *cell;
+	ListCell *cell;
 
 	InitResultRelInfo(info, rel, 1, NULL, 0);
 	ExecOpenIndices(info, false);
-	foreach(cell, deltas)
+	foreach (cell, deltas)
 	{
 		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
 		delta_store(lfirst(cell), slot);
@@ -247,8 +250,10 @@ void
 ub_delta_load(TupleTableSlot *slot, UbDelta *delta)
 {
 	slot_getallattrs(slot);
-	delta->key.billing_id = ub_value_slice(DatumGetTextPP(slot->tts_values[DELTA_BILLING_ID]));
-	delta->key.source = ub_value_slice(DatumGetTextPP(slot->tts_values[DELTA_SOURCE]));
+	delta->key.billing_id = ub_value_slice(
+		DatumGetTextPP(slot->tts_values[DELTA_BILLING_ID]));
+	delta->key.source = ub_value_slice(
+		DatumGetTextPP(slot->tts_values[DELTA_SOURCE]));
 	delta->key.hour = DatumGetTimestampTz(slot->tts_values[DELTA_HOUR]);
 	if (slot->tts_isnull[DELTA_TYPE])
 		delta->key.kind = UB_KIND_GRANT;
@@ -258,7 +263,8 @@ ub_delta_load(TupleTableSlot *slot, UbDelta *delta)
 	else
 		delta->key.kind = UB_KIND_CREDIT;
 	for (int i = 0; i < UB_SUMS; i++)
-		delta->sums[i] = slot->tts_isnull[DELTA_SUMS + i] ? 0 :
+		delta->sums[i] = slot->tts_isnull[DELTA_SUMS + i] ?
+			0 :
 			DatumGetInt64(slot->tts_values[DELTA_SUMS + i]);
 }
 
@@ -267,14 +273,19 @@ void
 ub_hour_load(TupleTableSlot *slot, UbDelta *hour)
 {
 	slot_getallattrs(slot);
-	hour->key.billing_id = ub_value_slice(DatumGetTextPP(slot->tts_values[DELTA_BILLING_ID]));
-	hour->key.source = ub_value_slice(DatumGetTextPP(slot->tts_values[DELTA_SOURCE]));
+	hour->key.billing_id = ub_value_slice(
+		DatumGetTextPP(slot->tts_values[DELTA_BILLING_ID]));
+	hour->key.source = ub_value_slice(
+		DatumGetTextPP(slot->tts_values[DELTA_SOURCE]));
 	hour->key.hour = DatumGetTimestampTz(slot->tts_values[DELTA_HOUR]);
 	hour->key.kind = DatumGetObjectId(slot->tts_values[DELTA_TYPE]) ==
-		ub_catalog()->usage_type_feature ? UB_KIND_FEATURE : UB_KIND_CREDIT;
+			ub_catalog()->usage_type_feature ?
+		UB_KIND_FEATURE :
+		UB_KIND_CREDIT;
 	hour->sums[UB_SUM_CREDITS] = hour->sums[UB_SUM_DEBITED] = 0;
 	for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
-		hour->sums[i] = DatumGetInt64(slot->tts_values[DELTA_SUMS + i - UB_SUM_AMOUNT]);
+		hour->sums[i] = DatumGetInt64(
+			slot->tts_values[DELTA_SUMS + i - UB_SUM_AMOUNT]);
 }
 
 /* Calls visitor for each pending delta of the account that snapshot sees. */
@@ -282,9 +293,9 @@ void
 ub_deltas_visit(text *billing_id, Snapshot snapshot,
 				UbDeltaVisitor visitor, void *state)
 {
-	UbScan		scan;
+	UbScan scan;
 	ScanKeyData key;
-	UbDelta		delta;
+	UbDelta delta;
 
 	ub_scan_key_text(&key, 1, PointerGetDatum(billing_id));
 	ub_scan_begin(&scan, ub_catalog()->usage_delta,
@@ -306,9 +317,9 @@ ub_sum_fits(int128 sum)
 const char *
 ub_sum_text(int128 sum)
 {
-	char		digits[48];
-	char	   *at = digits + sizeof(digits);
-	uint128		rest = sum < 0 ? -(uint128) sum : (uint128) sum;
+	char digits[48];
+	char *at = digits + sizeof(digits);
+	uint128 rest = sum < 0 ? -(uint128) sum : (uint128) sum;
 
 	*--at = '\0';
 	do

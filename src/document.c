@@ -18,8 +18,7 @@
 
 const char *const ub_measure_names[UB_MEASURES] = {
 	"viewing_seconds", "viewing_bytes", "egress_seconds",
-	"egress_seconds_additional_targets", "egress_bytes"
-};
+	"egress_seconds_additional_targets", "egress_bytes"};
 
 #define UB_USAGE_KEYS \
 	"Known keys are id, amount, type, source, description, user_id, metadata, customer_id, created_at and updated_at."
@@ -45,7 +44,8 @@ document_found(JsonbValue *value)
 			return "is a string";
 		default:
 			return JsonContainerIsArray(value->val.binary.data) ?
-				"is an array" : "is an object";
+				"is an array" :
+				"is an object";
 	}
 }
 
@@ -61,7 +61,7 @@ document_wrong_type(UbPlace place, const char *field, JsonbValue *value,
 static UbSlice
 document_string(UbPlace place, const char *field, JsonbValue *value, int limit)
 {
-	UbSlice		slice;
+	UbSlice slice;
 
 	if (value->type != jbvString)
 		document_wrong_type(place, field, value, "a string");
@@ -71,32 +71,45 @@ document_string(UbPlace place, const char *field, JsonbValue *value, int limit)
 	return slice;
 }
 
+static const char *
+document_number_text(Numeric number)
+{
+	char *text = DatumGetCString(
+		DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+
+	return ub_clip(text, strlen(text));
+}
+
 /*
  * Reads an integer that is a JSON number or a string of digits. False with
  * *problem set if it is neither or doesn't fit; range tells which.
  */
 static bool
-document_int64(JsonbValue *value, int64 *result, const char **problem, bool *range)
+document_int64(JsonbValue *value, int64 *result, const char **problem,
+			   bool *range)
 {
-	bool		malformed;
+	bool malformed;
 
 	*range = false;
 	if (value->type == jbvNumeric)
 	{
 		if (ub_value_number(value->val.numeric, result, &malformed))
 			return true;
-		*problem = malformed ? "is not an integer" : "is beyond the range of bigint";
+		*problem = psprintf(malformed ? "is %s, which is not an integer" :
+										"is %s, which is beyond the range of bigint",
+							document_number_text(value->val.numeric));
 	}
 	else if (value->type == jbvString)
 	{
-		UbSlice		slice = {value->val.string.val, value->val.string.len};
+		UbSlice slice = {value->val.string.val, value->val.string.len};
 
 		if (ub_value_decimal(slice, result, &malformed))
 			return true;
 		*problem = malformed ?
 			psprintf("is \"%s\"; a string must hold decimal digits only",
 					 ub_clip(slice.data, slice.len)) :
-			"is beyond the range of bigint";
+			psprintf("is \"%s\", which is beyond the range of bigint",
+					 ub_clip(slice.data, slice.len));
 	}
 	else
 	{
@@ -110,14 +123,15 @@ document_int64(JsonbValue *value, int64 *result, const char **problem, bool *ran
 static int64
 document_amount(UbPlace place, JsonbValue *value)
 {
-	int64		amount;
+	int64 amount;
 	const char *problem;
-	bool		range;
+	bool range;
 
 	if (!document_int64(value, &amount, &problem, &range))
 		ub_value_error(place, "amount",
 					   range ? ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE :
-					   ERRCODE_INVALID_PARAMETER_VALUE, problem, NULL);
+							   ERRCODE_INVALID_PARAMETER_VALUE,
+					   problem, NULL);
 	if (amount < 0)
 		ub_value_error(place, "amount", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is " INT64_FORMAT "; it must not be negative", amount),
@@ -128,7 +142,7 @@ document_amount(UbPlace place, JsonbValue *value)
 static void
 document_created_at(UbPlace place, JsonbValue *value, UbUsageItem *item)
 {
-	UbSlice		slice;
+	UbSlice slice;
 
 	if (value->type != jbvString)
 		document_wrong_type(place, "created_at", value, "an RFC 3339 string");
@@ -138,7 +152,8 @@ document_created_at(UbPlace place, JsonbValue *value, UbUsageItem *item)
 		ub_value_error(place, "created_at", ERRCODE_INVALID_DATETIME_FORMAT,
 					   psprintf("is \"%s\"", ub_clip(slice.data, slice.len)),
 					   "Use RFC 3339, for example 2025-01-31T13:45:00Z.");
-	if (item->created_at > GetCurrentTimestamp() + ub_max_future * USECS_PER_SEC)
+	if (item->created_at >
+		GetCurrentTimestamp() + ub_max_future * USECS_PER_SEC)
 		ub_value_error(place, "created_at", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is \"%s\", which is too far in the future",
 								ub_clip(slice.data, slice.len)),
@@ -149,7 +164,7 @@ document_created_at(UbPlace place, JsonbValue *value, UbUsageItem *item)
 static void
 document_id(UbPlace place, JsonbValue *value, UbUsageItem *item)
 {
-	UbSlice		slice;
+	UbSlice slice;
 
 	if (value->type != jbvString)
 		document_wrong_type(place, "id", value, "a uuid");
@@ -158,13 +173,14 @@ document_id(UbPlace place, JsonbValue *value, UbUsageItem *item)
 	if (!ub_value_uuid(slice, &item->id))
 		ub_value_error(place, "id", ERRCODE_INVALID_TEXT_REPRESENTATION,
 					   psprintf("is \"%s\", which is no uuid",
-								ub_clip(slice.data, slice.len)), NULL);
+								ub_clip(slice.data, slice.len)),
+					   NULL);
 }
 
 static void
 document_type(UbPlace place, JsonbValue *value, UbUsageItem *item)
 {
-	UbSlice		slice = document_string(place, "type", value, INT_MAX);
+	UbSlice slice = document_string(place, "type", value, INT_MAX);
 
 	if (slice.len == 7 && memcmp(slice.data, "feature", 7) == 0)
 		item->feature = true;
@@ -178,7 +194,7 @@ document_type(UbPlace place, JsonbValue *value, UbUsageItem *item)
 static void
 document_customer(UbPlace place, JsonbValue *value, UbSlice billing_id)
 {
-	UbSlice		slice = document_string(place, "customer_id", value, UB_ID_BYTES);
+	UbSlice slice = document_string(place, "customer_id", value, UB_ID_BYTES);
 
 	if (slice.len != 0 &&
 		(slice.len != billing_id.len ||
@@ -192,11 +208,12 @@ document_customer(UbPlace place, JsonbValue *value, UbSlice billing_id)
 /* Takes the value of one key into the item. */
 static void
 document_key(UbPlace place, JsonbValue *key, JsonbValue *value,
-			 UbUsageItem *item, UbSlice billing_id, bool *has_id, bool *has_amount)
+			 UbUsageItem *item, UbSlice billing_id, bool *has_id,
+			 bool *has_amount)
 {
 	const char *name = key->val.string.val;
-	int			len = key->val.string.len;
-	bool		given = value->type != jbvNull;
+	int len = key->val.string.len;
+	bool given = value->type != jbvNull;
 
 #define KEY_IS(s) (len == sizeof(s) - 1 && memcmp(name, s, sizeof(s) - 1) == 0)
 	if (KEY_IS("id"))
@@ -270,10 +287,10 @@ document_usage(UbPlace place, JsonbContainer *object, UbUsageItem *item,
 {
 	JsonbIterator *it = JsonbIteratorInit(object);
 	JsonbIteratorToken token;
-	JsonbValue	key;
-	JsonbValue	value;
-	bool		has_id = false;
-	bool		has_amount = false;
+	JsonbValue key;
+	JsonbValue value;
+	bool has_id = false;
+	bool has_amount = false;
 
 	item->index = place.index;
 	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
@@ -281,7 +298,8 @@ document_usage(UbPlace place, JsonbContainer *object, UbUsageItem *item,
 		if (token != WJB_KEY)
 			continue;
 		(void) JsonbIteratorNext(&it, &value, true);
-		document_key(place, &key, &value, item, billing_id, &has_id, &has_amount);
+		document_key(place, &key, &value, item, billing_id, &has_id,
+					 &has_amount);
 	}
 	if (!has_id)
 		ub_value_error(place, "id", ERRCODE_INVALID_PARAMETER_VALUE, "is missing",
@@ -292,7 +310,7 @@ document_usage(UbPlace place, JsonbContainer *object, UbUsageItem *item,
 	if (item->metadata != NULL &&
 		ub_document_delivers(item->feature, item->source))
 	{
-		int64		measures[UB_MEASURES];
+		int64 measures[UB_MEASURES];
 
 		ub_document_measures(place, item->metadata, measures);
 	}
@@ -307,9 +325,9 @@ ub_document_usages(Jsonb *document, UbSlice billing_id, int *count)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
-	JsonbValue	value;
+	JsonbValue value;
 	UbUsageItem *items;
-	int			n = 0;
+	int n = 0;
 
 	if (!JB_ROOT_IS_ARRAY(document) || JB_ROOT_IS_SCALAR(document))
 		ub_value_error(UB_PLACE_PARAMETER, "usages", ERRCODE_INVALID_PARAMETER_VALUE,
@@ -326,7 +344,7 @@ ub_document_usages(Jsonb *document, UbSlice billing_id, int *count)
 	it = JsonbIteratorInit(&document->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
-		UbPlace		place = UB_PLACE_ELEMENT(n);
+		UbPlace place = UB_PLACE_ELEMENT(n);
 
 		if (token != WJB_ELEM)
 			continue;
@@ -357,13 +375,14 @@ ub_document_measures(UbPlace place, JsonbContainer *metadata, int64 *measures)
 	for (int i = 0; i < UB_MEASURES; i++)
 	{
 		const char *name = ub_measure_names[i];
-		JsonbValue	value;
+		JsonbValue value;
 		const char *problem = NULL;
-		bool		range;
+		bool range;
 
 		measures[i] = 0;
 		if (metadata == NULL ||
-			getKeyJsonValueFromContainer(metadata, name, strlen(name), &value) == NULL)
+			getKeyJsonValueFromContainer(metadata, name, strlen(name),
+										 &value) == NULL)
 			continue;
 		if (document_int64(&value, &measures[i], &problem, &range) &&
 			measures[i] < 0)
@@ -379,7 +398,7 @@ ub_document_measures(UbPlace place, JsonbContainer *metadata, int64 *measures)
 Jsonb *
 ub_document_metadata(JsonbContainer *metadata, int len)
 {
-	Jsonb	   *result;
+	Jsonb *result;
 
 	if (metadata == NULL)
 		return ub_document_empty();
@@ -392,7 +411,7 @@ ub_document_metadata(JsonbContainer *metadata, int len)
 Jsonb *
 ub_document_empty(void)
 {
-	Jsonb	   *result = palloc(VARHDRSZ + sizeof(uint32));
+	Jsonb *result = palloc(VARHDRSZ + sizeof(uint32));
 
 	SET_VARSIZE(result, VARHDRSZ + sizeof(uint32));
 	result->root.header = JB_FOBJECT;
@@ -424,7 +443,7 @@ filter_strings(JsonbContainer *array, const char *const *resources, bool *named)
 {
 	JsonbIterator *it = JsonbIteratorInit(array);
 	JsonbIteratorToken token;
-	JsonbValue	value;
+	JsonbValue value;
 
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
@@ -437,11 +456,13 @@ filter_strings(JsonbContainer *array, const char *const *resources, bool *named)
 
 /* Reads what eq or in names. */
 static void
-filter_operand(JsonbValue *value, bool list, const char *const *resources, bool *named)
+filter_operand(JsonbValue *value, bool list, const char *const *resources,
+			   bool *named)
 {
-	UbSlice		rest;
+	UbSlice rest;
 
-	if (list && value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data))
+	if (list && value->type == jbvBinary &&
+		JsonContainerIsArray(value->val.binary.data))
 	{
 		filter_strings(value->val.binary.data, resources, named);
 		return;
@@ -449,8 +470,10 @@ filter_operand(JsonbValue *value, bool list, const char *const *resources, bool 
 	rest = document_string(UB_PLACE_PARAMETER, "filter", value, INT_MAX);
 	while (list)
 	{
-		const char *comma = rest.len > 0 ? memchr(rest.data, ',', rest.len) : NULL;
-		UbSlice		word = {rest.data, comma ? (int) (comma - rest.data) : rest.len};
+		const char *comma = rest.len > 0 ? memchr(rest.data, ',', rest.len) :
+										   NULL;
+		UbSlice word = {rest.data,
+						comma ? (int) (comma - rest.data) : rest.len};
 
 		if (comma == NULL)
 			break;
@@ -463,14 +486,15 @@ filter_operand(JsonbValue *value, bool list, const char *const *resources, bool 
 
 /* Takes one condition of a filter into chosen. */
 static void
-filter_condition(JsonbValue *condition, const char *const *resources, bool *chosen)
+filter_condition(JsonbValue *condition, const char *const *resources,
+				 bool *chosen)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
-	JsonbValue	key;
-	JsonbValue	value;
-	bool		has_field = false;
-	bool		has_operator = false;
+	JsonbValue key;
+	JsonbValue value;
+	bool has_field = false;
+	bool has_operator = false;
 
 	if (condition->type != jbvBinary ||
 		!JsonContainerIsObject(condition->val.binary.data))
@@ -479,15 +503,15 @@ filter_condition(JsonbValue *condition, const char *const *resources, bool *chos
 	it = JsonbIteratorInit(condition->val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
 	{
-		UbSlice		name = {key.val.string.val, key.val.string.len};
-		bool		named[UB_RESOURCES] = {0};
+		UbSlice name = {key.val.string.val, key.val.string.len};
+		bool named[UB_RESOURCES] = {0};
 
 		if (token != WJB_KEY)
 			continue;
 		(void) JsonbIteratorNext(&it, &value, true);
 		if (ub_slice_is(name, "field"))
 		{
-			UbSlice		field = document_string(UB_PLACE_PARAMETER, "filter", &value, INT_MAX);
+			UbSlice field = document_string(UB_PLACE_PARAMETER, "filter", &value, INT_MAX);
 
 			has_field = ub_slice_is(field, "resource");
 			if (!has_field)
@@ -508,7 +532,8 @@ filter_condition(JsonbValue *condition, const char *const *resources, bool *chos
 	if (!has_field || !has_operator)
 		ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
 					   has_field ? "has a condition without an operator" UB_FILTER_ALLOWED :
-					   "has a condition without a field" UB_FILTER_ALLOWED, UB_FILTER_HINT);
+								   "has a condition without a field" UB_FILTER_ALLOWED,
+					   UB_FILTER_HINT);
 }
 
 /*
@@ -520,7 +545,7 @@ ub_document_filter(Jsonb *filter, const char *const *resources, bool *chosen)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
-	JsonbValue	value;
+	JsonbValue value;
 
 	for (int i = 0; i < UB_RESOURCES; i++)
 		chosen[i] = true;
@@ -535,11 +560,13 @@ ub_document_filter(Jsonb *filter, const char *const *resources, bool *chosen)
 		if (token == WJB_KEY &&
 			(value.val.string.len == 0 ||
 			 strspn(pnstrdup(value.val.string.val, value.val.string.len), "0123456789") !=
-			 (size_t) value.val.string.len))
-			ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
-						   psprintf("has the key \"%s\" where the number of a condition belongs" UB_FILTER_ALLOWED,
-									ub_clip(value.val.string.val, value.val.string.len)),
-						   UB_FILTER_HINT);
+				 (size_t) value.val.string.len))
+			ub_value_error(
+				UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
+				psprintf(
+					"has the key \"%s\" where the number of a condition belongs" UB_FILTER_ALLOWED,
+					ub_clip(value.val.string.val, value.val.string.len)),
+				UB_FILTER_HINT);
 		if (token == WJB_ELEM || token == WJB_VALUE)
 			filter_condition(&value, resources, chosen);
 	}
@@ -555,12 +582,13 @@ ub_document_include(UbSlice include)
 	while (include.len > 0)
 	{
 		const char *comma = memchr(at, ',', end - at);
-		UbSlice		word = {at, (int) ((comma ? comma : end) - at)};
+		UbSlice word = {at, (int) ((comma ? comma : end) - at)};
 
 		if (!ub_slice_is(word, "trend"))
 			ub_value_error(UB_PLACE_PARAMETER, "include", ERRCODE_INVALID_PARAMETER_VALUE,
 						   psprintf("has the word \"%s\"; allowed is trend",
-									ub_clip(word.data, word.len)), NULL);
+									ub_clip(word.data, word.len)),
+						   NULL);
 		if (comma == NULL)
 			break;
 		at = comma + 1;
@@ -579,7 +607,7 @@ ub_object_begin(JsonbParseState **state)
 static void
 object_key(JsonbParseState **state, const char *key)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, key);
@@ -590,7 +618,7 @@ object_key(JsonbParseState **state, const char *key)
 void
 ub_object_text(JsonbParseState **state, const char *key, const char *text)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	object_key(state, key);
 	value.type = jbvString;
@@ -602,7 +630,7 @@ ub_object_text(JsonbParseState **state, const char *key, const char *text)
 void
 ub_object_int(JsonbParseState **state, const char *key, int64 number)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	object_key(state, key);
 	value.type = jbvNumeric;
@@ -613,7 +641,7 @@ ub_object_int(JsonbParseState **state, const char *key, int64 number)
 void
 ub_object_bool(JsonbParseState **state, const char *key, bool flag)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	object_key(state, key);
 	value.type = jbvBool;
@@ -640,7 +668,7 @@ ub_object_array(JsonbParseState **state, const char *key)
 void
 ub_array_text(JsonbParseState **state, const char *text)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, text);

@@ -18,7 +18,7 @@
 const char *
 ub_clip(const char *text, int len)
 {
-	int			kept = len;
+	int kept = len;
 
 	if (len > UB_QUOTED_BYTES)
 		kept = pg_mbcliplen(text, len, UB_QUOTED_BYTES);

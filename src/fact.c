@@ -39,9 +39,9 @@ typedef struct KnownAccounts
 {
 	struct
 	{
-		int			len;
-		char		id[UB_ID_BYTES];
-	}			entries[FACT_KNOWN_ACCOUNTS];
+		int len;
+		char id[UB_ID_BYTES];
+	} entries[FACT_KNOWN_ACCOUNTS];
 } KnownAccounts;
 
 PG_FUNCTION_INFO_V1(ub_fact_is_append_only);
@@ -79,10 +79,12 @@ ub_stored_begin(UbStored *stored, FunctionCallInfo fcinfo, Oid relid,
 		RelationGetRelid(trigger->tg_relation) != relid)
 		ub_error_not_trigger(function);
 	stored->store = trigger->tg_newtable;
-	stored->pointer = tuplestore_alloc_read_pointer(stored->store, EXEC_FLAG_REWIND);
+	stored->pointer = tuplestore_alloc_read_pointer(stored->store,
+													EXEC_FLAG_REWIND);
 	tuplestore_select_read_pointer(stored->store, stored->pointer);
 	tuplestore_rescan(stored->store);
-	stored->slot = MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
+	stored->slot = MakeSingleTupleTableSlot(RelationGetDescr(
+												trigger->tg_relation),
 											&TTSOpsMinimalTuple);
 }
 
@@ -102,13 +104,15 @@ ub_stored_end(UbStored *stored)
 HeapTuple
 ub_fact_tuple(TriggerData *trigger, Datum *values, bool *nulls)
 {
-	return heap_form_tuple(RelationGetDescr(trigger->tg_relation), values, nulls);
+	return heap_form_tuple(RelationGetDescr(trigger->tg_relation), values,
+						   nulls);
 }
 
 UbSlice
 ub_fact_text(Datum *values, bool *nulls, int column)
 {
-	return ub_value_slice(nulls[column] ? NULL : DatumGetTextPP(values[column]));
+	return ub_value_slice(nulls[column] ? NULL :
+										  DatumGetTextPP(values[column]));
 }
 
 /* Adds field to the list of fields that differ, if it does. */
@@ -130,7 +134,8 @@ void
 ub_fact_default_now(Datum *values, bool *nulls, int column)
 {
 	if (nulls[column])
-		values[column] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+		values[column] = TimestampTzGetDatum(
+			GetCurrentTransactionStartTimestamp());
 	nulls[column] = false;
 }
 
@@ -145,19 +150,21 @@ ub_fact_default_metadata(Datum *values, bool *nulls, int column)
 void
 ub_fact_check_metadata(UbPlace place, Datum *values, bool *nulls, int column)
 {
-	Jsonb	   *metadata;
+	Jsonb *metadata;
 
 	if (nulls[column])
 		return;
 	metadata = DatumGetJsonbP(values[column]);
-	ub_value_check_metadata(place, &metadata->root, VARSIZE(metadata) - VARHDRSZ);
+	ub_value_check_metadata(place, &metadata->root,
+							VARSIZE(metadata) - VARHDRSZ);
 }
 
 void
 ub_fact_check_time(UbPlace place, const char *field,
 				   Datum *values, bool *nulls, int column)
 {
-	if (!nulls[column] && TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(values[column])))
+	if (!nulls[column] &&
+		TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(values[column])))
 		ub_value_error(place, field, ERRCODE_INVALID_PARAMETER_VALUE,
 					   "is not finite", NULL);
 }
@@ -170,20 +177,22 @@ const char *
 ub_fact_column_differs(const char *so_far, TupleTableSlot *stored,
 					   Datum *values, bool *nulls, int column)
 {
-	Form_pg_attribute attribute = TupleDescAttr(stored->tts_tupleDescriptor, column);
-	Datum		known = stored->tts_values[column];
-	bool		differs = nulls[column] != stored->tts_isnull[column];
+	Form_pg_attribute attribute = TupleDescAttr(stored->tts_tupleDescriptor,
+												column);
+	Datum known = stored->tts_values[column];
+	bool differs = nulls[column] != stored->tts_isnull[column];
 
 	if (attribute->atttypid == TIMESTAMPTZOID && nulls[column])
 		return so_far;
 	if (!differs && !nulls[column])
 	{
 		if (attribute->atttypid == JSONBOID)
-			differs = compareJsonbContainers(&DatumGetJsonbP(values[column])->root,
+			differs = compareJsonbContainers(&DatumGetJsonbP(values[column])
+												  ->root,
 											 &DatumGetJsonbP(known)->root) != 0;
 		else
-			differs = !datum_image_eq(values[column], known, attribute->attbyval,
-									  attribute->attlen);
+			differs = !datum_image_eq(values[column], known,
+									  attribute->attbyval, attribute->attlen);
 	}
 	return ub_fact_differs(so_far, differs, NameStr(attribute->attname));
 }
@@ -191,10 +200,10 @@ ub_fact_column_differs(const char *so_far, TupleTableSlot *stored,
 static bool
 account_table_is_empty(Snapshot snapshot)
 {
-	Relation	rel = table_open(ub_catalog()->billing_account, AccessShareLock);
+	Relation rel = table_open(ub_catalog()->billing_account, AccessShareLock);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	bool		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	bool found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
 
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
@@ -209,9 +218,9 @@ account_table_is_empty(Snapshot snapshot)
 static void
 fact_check_account_now(UbSlice billing_id)
 {
-	text	   *id = ub_value_text(billing_id);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	bool		found = ub_account_find(id, snapshot, NULL);
+	text *id = ub_value_text(billing_id);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool found = ub_account_find(id, snapshot, NULL);
 
 	if (!found && !account_table_is_empty(snapshot))
 		ereport(ERROR,
@@ -233,14 +242,16 @@ void
 ub_fact_check_account(FunctionCallInfo fcinfo, UbSlice billing_id)
 {
 	KnownAccounts *known = fcinfo->flinfo->fn_extra;
-	uint32		slot = hash_bytes((const unsigned char *) billing_id.data,
-								  billing_id.len) % FACT_KNOWN_ACCOUNTS;
+	uint32 slot = hash_bytes((const unsigned char *) billing_id.data,
+							 billing_id.len) %
+		FACT_KNOWN_ACCOUNTS;
 
 	if (ub_restoring)
 		return;
 	if (known == NULL)
 	{
-		known = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(KnownAccounts));
+		known = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt,
+									   sizeof(KnownAccounts));
 		fcinfo->flinfo->fn_extra = known;
 	}
 	if (known->entries[slot].len == billing_id.len &&
@@ -255,7 +266,7 @@ ub_fact_check_account(FunctionCallInfo fcinfo, UbSlice billing_id)
 static bool
 fact_is_waited_for(void)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 	TransactionId top = GetTopTransactionIdIfAny();
 	TransactionId current = GetCurrentTransactionIdIfAny();
 
@@ -281,7 +292,7 @@ fact_is_waited_for(void)
 static void
 fact_wait_for(TransactionId xid)
 {
-	int			polite = 2 * DeadlockTimeout;
+	int polite = 2 * DeadlockTimeout;
 	TimestampTz started = GetCurrentTimestamp();
 
 	while (TransactionIdIsInProgress(xid) &&
@@ -296,8 +307,9 @@ fact_wait_for(TransactionId xid)
 					 errmsg("the same fact is being written by another session"),
 					 errdetail("The other session, or one behind it, waits for this one."),
 					 errhint("Repeat the statement; nothing is stored twice.")));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 2, PG_WAIT_LOCK);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 PG_WAIT_LOCK);
 		ResetLatch(MyLatch);
 	}
 	XactLockTableWait(xid, NULL, NULL, XLTW_None);
@@ -311,9 +323,9 @@ fact_wait_for(TransactionId xid)
 TupleTableSlot *
 ub_fact_find(Relation heap, Oid index_id, ScanKey keys, int nkeys)
 {
-	Relation	index = index_open(index_id, AccessShareLock);
+	Relation index = index_open(index_id, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(heap, NULL);
-	bool		found = false;
+	bool found = false;
 
 	for (;;)
 	{

@@ -31,7 +31,7 @@
 #define FOLD_LOCKS 512
 
 /* Columns of usage_hourly: the key, then the sums from UB_SUM_AMOUNT on. */
-#define HOURLY_SUMS 4
+#define HOURLY_SUMS	   4
 #define HOURLY_COLUMNS (HOURLY_SUMS + UB_SUMS - UB_SUM_AMOUNT)
 
 /* How many deltas a call folds at most of its own account. */
@@ -39,27 +39,25 @@
 
 static UbQuery fold_hours = {
 	.text = "INSERT INTO usage_billing.usage_hourly AS h"
-	" SELECT * FROM folded_hours"
-	" ON CONFLICT (billing_id, hour, source, type) DO UPDATE SET"
-	" amount = h.amount + excluded.amount,"
-	" events = h.events + excluded.events,"
-	" viewing_seconds = h.viewing_seconds + excluded.viewing_seconds,"
-	" viewing_bytes = h.viewing_bytes + excluded.viewing_bytes,"
-	" egress_seconds = h.egress_seconds + excluded.egress_seconds,"
-	" egress_seconds_additional_targets = h.egress_seconds_additional_targets"
-	" + excluded.egress_seconds_additional_targets,"
-	" egress_bytes = h.egress_bytes + excluded.egress_bytes",
-	.rows_name = "folded_hours"
-};
+			" SELECT * FROM folded_hours"
+			" ON CONFLICT (billing_id, hour, source, type) DO UPDATE SET"
+			" amount = h.amount + excluded.amount,"
+			" events = h.events + excluded.events,"
+			" viewing_seconds = h.viewing_seconds + excluded.viewing_seconds,"
+			" viewing_bytes = h.viewing_bytes + excluded.viewing_bytes,"
+			" egress_seconds = h.egress_seconds + excluded.egress_seconds,"
+			" egress_seconds_additional_targets = h.egress_seconds_additional_targets"
+			" + excluded.egress_seconds_additional_targets,"
+			" egress_bytes = h.egress_bytes + excluded.egress_bytes",
+	.rows_name = "folded_hours"};
 
 static UbQuery fold_balances = {
 	.text = "INSERT INTO usage_billing.credit_balance AS b"
-	" SELECT * FROM folded_balances"
-	" ON CONFLICT (billing_id) DO UPDATE SET"
-	" balance = b.balance + excluded.balance,"
-	" debited = b.debited + excluded.debited",
-	.rows_name = "folded_balances"
-};
+			" SELECT * FROM folded_balances"
+			" ON CONFLICT (billing_id) DO UPDATE SET"
+			" balance = b.balance + excluded.balance,"
+			" debited = b.debited + excluded.debited",
+	.rows_name = "folded_balances"};
 
 /*
  * Tries for the lock under which an account is folded; it is held to the end
@@ -68,27 +66,29 @@ static UbQuery fold_balances = {
 static bool
 fold_try_lock(UbSlice billing_id)
 {
-	LOCKTAG		tag;
-	uint32		slot = hash_bytes((const unsigned char *) billing_id.data,
-								  billing_id.len) % FOLD_LOCKS;
+	LOCKTAG tag;
+	uint32 slot = hash_bytes((const unsigned char *) billing_id.data,
+							 billing_id.len) %
+		FOLD_LOCKS;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, slot, UB_LOCK_FOLD);
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return LockAcquire(&tag, ExclusiveLock, false, true) !=
+		LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* Writes the hours of sorted deltas into usage_hourly. */
 static void
 fold_write_hours(List *deltas)
 {
-	UbRows		rows;
-	ListCell   *cell;
+	UbRows rows;
+	ListCell *cell;
 
 	ub_rows_begin(&rows, ub_catalog()->usage_hourly);
-	foreach(cell, deltas)
+	foreach (cell, deltas)
 	{
 		const UbDelta *delta = lfirst(cell);
-		Datum		values[HOURLY_COLUMNS];
-		bool		nulls[HOURLY_COLUMNS] = {0};
+		Datum values[HOURLY_COLUMNS];
+		bool nulls[HOURLY_COLUMNS] = {0};
 
 		if (delta->key.kind == UB_KIND_GRANT)
 			continue;
@@ -96,13 +96,14 @@ fold_write_hours(List *deltas)
 		values[1] = TimestampTzGetDatum(delta->key.hour);
 		values[2] = PointerGetDatum(ub_value_text(delta->key.source));
 		values[3] = ObjectIdGetDatum(delta->key.kind == UB_KIND_FEATURE ?
-									 ub_catalog()->usage_type_feature :
-									 ub_catalog()->usage_type_credit);
+										 ub_catalog()->usage_type_feature :
+										 ub_catalog()->usage_type_credit);
 		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
 		{
 			if (!ub_sum_fits(delta->sums[i]))
 				ub_error_sum_range("the sum of an hour");
-			values[HOURLY_SUMS + i - UB_SUM_AMOUNT] = Int64GetDatum((int64) delta->sums[i]);
+			values[HOURLY_SUMS + i - UB_SUM_AMOUNT] = Int64GetDatum(
+				(int64) delta->sums[i]);
 		}
 		ub_rows_add(&rows, values, nulls);
 	}
@@ -121,17 +122,17 @@ same_account(const UbDelta *a, const UbDelta *b)
 static void
 fold_write_balances(List *deltas)
 {
-	UbRows		rows;
-	int			n = list_length(deltas);
+	UbRows rows;
+	int n = list_length(deltas);
 
 	ub_rows_begin(&rows, ub_catalog()->credit_balance);
 	for (int i = 0; i < n;)
 	{
 		const UbDelta *first = list_nth(deltas, i);
-		int128		balance = 0;
-		int128		debited = 0;
-		Datum		values[3];
-		bool		nulls[3] = {0};
+		int128 balance = 0;
+		int128 debited = 0;
+		Datum values[3];
+		bool nulls[3] = {0};
 
 		for (; i < n && same_account(first, list_nth(deltas, i)); i++)
 		{
@@ -162,13 +163,13 @@ static uint64
 fold_take(UbDeltaSet *set, ScanKey keys, int nkeys, uint64 limit,
 		  UbFoldCursor *cursor, bool *stopped)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	CommandId	command = GetCurrentCommandId(true);
-	UbScan		scan;
-	UbDelta		row;
-	UbDelta		account = {0};
-	bool		locked = false;
-	uint64		taken = 0;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	CommandId command = GetCurrentCommandId(true);
+	UbScan scan;
+	UbDelta row;
+	UbDelta account = {0};
+	bool locked = false;
+	uint64 taken = 0;
 
 	*stopped = false;
 	ub_scan_begin(&scan, ub_catalog()->usage_delta,
@@ -179,9 +180,11 @@ fold_take(UbDeltaSet *set, ScanKey keys, int nkeys, uint64 limit,
 
 		CHECK_FOR_INTERRUPTS();
 		ub_delta_load(scan.slot, &row);
-		if (account.key.billing_id.data == NULL || !same_account(&account, &row))
+		if (account.key.billing_id.data == NULL ||
+			!same_account(&account, &row))
 		{
-			account.key.billing_id = ub_value_slice(ub_value_text(row.key.billing_id));
+			account.key.billing_id = ub_value_slice(
+				ub_value_text(row.key.billing_id));
 			locked = fold_try_lock(row.key.billing_id);
 		}
 		if (!locked)
@@ -194,10 +197,11 @@ fold_take(UbDeltaSet *set, ScanKey keys, int nkeys, uint64 limit,
 			break;
 		}
 		/* whoever deletes the row has it; others pass on */
-		if (table_tuple_delete(scan.heap, &scan.slot->tts_tid, command, snapshot,
-							   InvalidSnapshot, false, &failure, false) == TM_Ok)
+		if (table_tuple_delete(scan.heap, &scan.slot->tts_tid, command,
+							   snapshot, InvalidSnapshot, false, &failure,
+							   false) == TM_Ok)
 		{
-			UbDelta    *sum = ub_deltas_at(set, &row.key);
+			UbDelta *sum = ub_deltas_at(set, &row.key);
 
 			for (int i = 0; i < UB_SUMS; i++)
 				sum->sums[i] += row.sums[i];
@@ -213,7 +217,7 @@ fold_take(UbDeltaSet *set, ScanKey keys, int nkeys, uint64 limit,
 static void
 fold_write(UbDeltaSet *set)
 {
-	List	   *deltas = ub_deltas_sorted(set);
+	List *deltas = ub_deltas_sorted(set);
 
 	fold_write_balances(deltas);
 	fold_write_hours(deltas);
@@ -228,8 +232,8 @@ uint64
 ub_deltas_fold(UbFoldCursor *cursor, uint64 limit)
 {
 	UbDeltaSet *set = ub_deltas_new();
-	uint64		taken = 0;
-	bool		stopped = false;
+	uint64 taken = 0;
+	bool stopped = false;
 	ScanKeyData keys[2];
 
 	if (cursor->billing_id != NULL)
@@ -241,10 +245,11 @@ ub_deltas_fold(UbFoldCursor *cursor, uint64 limit)
 	}
 	if (!stopped)
 	{
-		int			nkeys = 0;
+		int nkeys = 0;
 
 		if (cursor->billing_id != NULL)
-			ub_scan_key_text_after(&keys[nkeys++], 1, PointerGetDatum(cursor->billing_id));
+			ub_scan_key_text_after(&keys[nkeys++], 1,
+								   PointerGetDatum(cursor->billing_id));
 		taken += fold_take(set, keys, nkeys, limit - taken, cursor, &stopped);
 	}
 	cursor->done = !stopped;
@@ -273,7 +278,7 @@ ub_deltas_fold_account(text *billing_id)
 		UbDeltaSet *set = ub_deltas_new();
 		UbFoldCursor cursor = {0};
 		ScanKeyData key;
-		bool		stopped;
+		bool stopped;
 
 		ub_scan_key_text(&key, 1, PointerGetDatum(billing_id));
 		fold_take(set, &key, 1, FOLD_IN_CALL, &cursor, &stopped);
@@ -283,7 +288,7 @@ ub_deltas_fold_account(text *billing_id)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();

@@ -26,17 +26,23 @@
 /* Columns of credit_grant, counted from 0. */
 enum
 {
-	GRANT_BILLING_ID, GRANT_ID, GRANT_AMOUNT, GRANT_SOURCE, GRANT_DESCRIPTION,
-	GRANT_USER_ID, GRANT_METADATA, GRANT_CREATED_AT, GRANT_COLUMNS
+	GRANT_BILLING_ID,
+	GRANT_ID,
+	GRANT_AMOUNT,
+	GRANT_SOURCE,
+	GRANT_DESCRIPTION,
+	GRANT_USER_ID,
+	GRANT_METADATA,
+	GRANT_CREATED_AT,
+	GRANT_COLUMNS
 };
 
 #define GRANT_SOURCE_DEFAULT "system.buy"
 
 static UbQuery store_grant = {
 	.text = "INSERT INTO usage_billing.credit_grant SELECT * FROM grants"
-	" ON CONFLICT (billing_id, id) DO NOTHING",
-	.rows_name = "grants"
-};
+			" ON CONFLICT (billing_id, id) DO NOTHING",
+	.rows_name = "grants"};
 
 PG_FUNCTION_INFO_V1(ub_grant_before_insert);
 PG_FUNCTION_INFO_V1(ub_grant_after_insert);
@@ -46,7 +52,7 @@ PG_FUNCTION_INFO_V1(ub_grant_credits);
 static void
 grant_check(UbPlace place, Datum *values, bool *nulls)
 {
-	int64		amount = DatumGetInt64(values[GRANT_AMOUNT]);
+	int64 amount = DatumGetInt64(values[GRANT_AMOUNT]);
 
 	ub_value_check_id(place, "billing_id", ub_fact_text(values, nulls, GRANT_BILLING_ID));
 	if (amount <= 0)
@@ -96,7 +102,9 @@ grant_is_stored(Relation rel, Datum *values, bool *nulls)
 	for (int column = GRANT_AMOUNT; column < GRANT_COLUMNS; column++)
 		fields = ub_fact_column_differs(fields, slot, values, nulls, column);
 	if (fields != NULL)
-		ub_error_reused(NULL, ub_value_uuid_text(DatumGetUUIDP(values[GRANT_ID])), fields);
+		ub_error_reused(NULL,
+						ub_value_uuid_text(DatumGetUUIDP(values[GRANT_ID])),
+						fields);
 	ExecDropSingleTupleTableSlot(slot);
 	return true;
 }
@@ -105,11 +113,12 @@ grant_is_stored(Relation rel, Datum *values, bool *nulls)
 Datum
 ub_grant_before_insert(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = ub_fact_before_row(fcinfo, ub_catalog()->credit_grant,
+	TriggerData *trigger = ub_fact_before_row(fcinfo,
+											  ub_catalog()->credit_grant,
 											  "grant_before_insert()");
 	TupleTableSlot *slot = trigger->tg_trigslot;
-	Datum		values[GRANT_COLUMNS];
-	bool		nulls[GRANT_COLUMNS];
+	Datum values[GRANT_COLUMNS];
+	bool nulls[GRANT_COLUMNS];
 
 	slot_getallattrs(slot);
 	memcpy(values, slot->tts_values, sizeof(values));
@@ -120,7 +129,8 @@ ub_grant_before_insert(PG_FUNCTION_ARGS)
 
 	grant_check(UB_PLACE_TABLE("credit_grant"), values, nulls);
 	grant_complete(values, nulls);
-	ub_fact_check_account(fcinfo, ub_fact_text(values, nulls, GRANT_BILLING_ID));
+	ub_fact_check_account(fcinfo,
+						  ub_fact_text(values, nulls, GRANT_BILLING_ID));
 	if (grant_is_stored(trigger->tg_relation, values, nulls))
 		return PointerGetDatum(NULL);
 	ub_fact_default_now(values, nulls, GRANT_CREATED_AT);
@@ -131,17 +141,18 @@ ub_grant_before_insert(PG_FUNCTION_ARGS)
 Datum
 ub_grant_after_insert(PG_FUNCTION_ARGS)
 {
-	UbStored	stored;
+	UbStored stored;
 	UbDeltaSet *set;
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->credit_grant, "grant_after_insert()");
 	set = ub_deltas_new();
 	while (ub_stored_next(&stored))
 	{
-		UbDeltaKey	key = {.hour = DT_NOBEGIN, .kind = UB_KIND_GRANT, .source = {"", 0}};
+		UbDeltaKey key = {.hour = DT_NOBEGIN, .kind = UB_KIND_GRANT, .source = {"", 0}};
 
 		slot_getsomeattrs(stored.slot, GRANT_AMOUNT + 1);
-		key.billing_id = ub_fact_text(stored.slot->tts_values, stored.slot->tts_isnull,
+		key.billing_id = ub_fact_text(stored.slot->tts_values,
+									  stored.slot->tts_isnull,
 									  GRANT_BILLING_ID);
 		ub_deltas_at(set, &key)->sums[UB_SUM_CREDITS] +=
 			DatumGetInt64(stored.slot->tts_values[GRANT_AMOUNT]);
@@ -157,9 +168,9 @@ ub_grant_after_insert(PG_FUNCTION_ARGS)
 static bool
 grant_store(Datum *values, bool *nulls)
 {
-	UbRows		rows;
-	Relation	rel;
-	bool		stored;
+	UbRows rows;
+	Relation rel;
+	bool stored;
 
 	ub_rows_begin(&rows, ub_catalog()->credit_grant);
 	ub_rows_add(&rows, values, nulls);
@@ -181,12 +192,12 @@ grant_store(Datum *values, bool *nulls)
 Datum
 ub_grant_credits(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 2);
-	UbAccount	account;
-	Datum		values[GRANT_COLUMNS] = {0};
-	bool		nulls[GRANT_COLUMNS] = {0};
-	bool		stored;
-	int64		balance;
+	UbChoice choice = ub_access_choice(fcinfo, 2);
+	UbAccount account;
+	Datum values[GRANT_COLUMNS] = {0};
+	bool nulls[GRANT_COLUMNS] = {0};
+	bool stored;
+	int64 balance;
 	JsonbParseState *state;
 
 	PreventCommandIfReadOnly("grant_credits()");
@@ -213,7 +224,7 @@ ub_grant_credits(PG_FUNCTION_ARGS)
 
 	stored = grant_store(values, nulls);
 	balance = stored ? ub_ledger_settle(account.billing_id, false, 0) :
-		ub_ledger_balance_now(account.billing_id);
+					   ub_ledger_balance_now(account.billing_id);
 
 	ub_object_begin(&state);
 	ub_object_text(&state, "id", ub_value_uuid_text(PG_GETARG_UUID_P(0)));

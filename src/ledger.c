@@ -17,13 +17,15 @@
 #include "document.h"
 #include "errors.h"
 #include "ledger.h"
+#include "query.h"
 
 /* A call that sees more pending deltas of its account folds them. */
 #define LEDGER_MANY_PENDING 200
 
 /*
- * A posting larger than this has its sums checked against bigint at once. It
- * would take a thousand smaller ones in one hour to get there.
+ * A posting larger than this makes its account a large one, whose sums are
+ * checked against bigint from then on. It would take a thousand smaller ones in
+ * one hour to get there.
  */
 #define LEDGER_LARGE (INT64CONST(1) << 52)
 
@@ -40,12 +42,12 @@ PG_FUNCTION_INFO_V1(ub_total_debited);
 static void
 ledger_take_turn(UbSlice billing_id)
 {
-	LOCKTAG		tag;
-	uint64		hash = hash_bytes_extended((const unsigned char *) billing_id.data,
-										   billing_id.len, 0);
+	LOCKTAG tag;
+	uint64 hash = hash_bytes_extended((const unsigned char *) billing_id.data,
+									  billing_id.len, 0);
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
-						 UB_LOCK_TURN);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, UB_LOCK_TURN);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
@@ -53,11 +55,11 @@ ledger_take_turn(UbSlice billing_id)
 static int128
 ledger_number(Datum number)
 {
-	int64		small;
-	bool		fraction;
-	char	   *digits;
-	bool		negative;
-	int128		sum = 0;
+	int64 small;
+	bool fraction;
+	char *digits;
+	bool negative;
+	int128 sum = 0;
 
 	if (ub_value_number(DatumGetNumeric(number), &small, &fraction))
 		return small;
@@ -71,7 +73,7 @@ ledger_number(Datum number)
 static void
 ledger_add_pending(void *state, const UbDelta *delta)
 {
-	UbBalance  *balance = state;
+	UbBalance *balance = state;
 
 	balance->balance += delta->sums[UB_SUM_CREDITS];
 	balance->debited += delta->sums[UB_SUM_DEBITED];
@@ -82,7 +84,7 @@ ledger_add_pending(void *state, const UbDelta *delta)
 void
 ub_ledger_read(text *billing_id, Snapshot snapshot, UbBalance *balance)
 {
-	UbScan		scan;
+	UbScan scan;
 	ScanKeyData key;
 
 	memset(balance, 0, sizeof(UbBalance));
@@ -111,7 +113,7 @@ ledger_in_range(int128 sum, const char *what)
 int64
 ub_ledger_balance(text *billing_id, Snapshot snapshot)
 {
-	UbBalance	balance;
+	UbBalance balance;
 
 	ub_ledger_read(billing_id, snapshot, &balance);
 	return ledger_in_range(balance.balance, "The balance");
@@ -121,8 +123,8 @@ ub_ledger_balance(text *billing_id, Snapshot snapshot)
 int64
 ub_ledger_balance_now(text *billing_id)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int64		balance = ub_ledger_balance(billing_id, snapshot);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64 balance = ub_ledger_balance(billing_id, snapshot);
 
 	UnregisterSnapshot(snapshot);
 	return balance;
@@ -138,9 +140,9 @@ ub_ledger_balance_now(text *billing_id)
 int64
 ub_ledger_settle(text *billing_id, bool admit, int128 taken)
 {
-	Snapshot	snapshot;
-	UbAccount	account;
-	UbBalance	balance;
+	Snapshot snapshot;
+	UbAccount account;
+	UbBalance balance;
 
 	if (admit)
 		ledger_take_turn(ub_value_slice(billing_id));
@@ -164,15 +166,16 @@ ub_ledger_settle(text *billing_id, bool admit, int128 taken)
 typedef struct HourSums
 {
 	const UbDeltaKey *key;
-	int128		sums[UB_SUMS];
+	int128 sums[UB_SUMS];
 } HourSums;
 
 static void
 hour_add(void *state, const UbDelta *delta)
 {
-	HourSums   *hour = state;
+	HourSums *hour = state;
 
-	if (delta->key.hour != hour->key->hour || delta->key.kind != hour->key->kind ||
+	if (delta->key.hour != hour->key->hour ||
+		delta->key.kind != hour->key->kind ||
 		!ub_slices_equal(delta->key.source, hour->key->source))
 		return;
 	for (int i = 0; i < UB_SUMS; i++)
@@ -182,18 +185,19 @@ hour_add(void *state, const UbDelta *delta)
 static void
 hour_add_folded(HourSums *hour, text *billing_id, Snapshot snapshot)
 {
-	UbScan		scan;
+	UbScan scan;
 	ScanKeyData keys[3];
 
 	ub_scan_key_text(&keys[0], 1, PointerGetDatum(billing_id));
 	ub_scan_key_time(&keys[1], 2, BTEqualStrategyNumber,
 					 TimestampTzGetDatum(hour->key->hour));
-	ub_scan_key_text(&keys[2], 3, PointerGetDatum(ub_value_text(hour->key->source)));
+	ub_scan_key_text(&keys[2], 3,
+					 PointerGetDatum(ub_value_text(hour->key->source)));
 	ub_scan_begin(&scan, ub_catalog()->usage_hourly,
 				  ub_catalog()->usage_hourly_pkey, snapshot, keys, 3);
 	while (ub_scan_next(&scan))
 	{
-		UbDelta		folded;
+		UbDelta folded;
 
 		ub_hour_load(scan.slot, &folded);
 		hour_add(hour, &folded);
@@ -212,16 +216,14 @@ delta_is_large(const UbDelta *delta)
 	return false;
 }
 
-/* Raises 22003 if the account's sums can't hold a large delta just appended. */
+/* Raises 22003 if the account's sums can't hold a delta just appended. */
 static void
 ledger_check_range(const UbDelta *delta)
 {
-	text	   *billing_id = ub_value_text(delta->key.billing_id);
-	HourSums	hour = {.key = &delta->key};
-	Snapshot	snapshot;
+	text *billing_id = ub_value_text(delta->key.billing_id);
+	HourSums hour = {.key = &delta->key};
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	ledger_take_turn(delta->key.billing_id);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	(void) ub_ledger_balance(billing_id, snapshot);
 	if (delta->key.kind != UB_KIND_GRANT)
 	{
@@ -233,30 +235,84 @@ ledger_check_range(const UbDelta *delta)
 	UnregisterSnapshot(snapshot);
 }
 
+/* Whether the account had a large posting before. */
+static bool
+account_is_large(UbSlice billing_id)
+{
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbScan scan;
+	ScanKeyData key;
+	bool found;
+
+	ub_scan_key_text(&key, 1, PointerGetDatum(ub_value_text(billing_id)));
+	ub_scan_begin(&scan, ub_catalog()->large_account,
+				  ub_catalog()->large_account_pkey, snapshot, &key, 1);
+	found = ub_scan_next(&scan);
+	ub_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+static void
+account_mark_large(UbSlice billing_id)
+{
+	Datum values[1] = {PointerGetDatum(ub_value_text(billing_id))};
+	bool nulls[1] = {false};
+	UbRows rows;
+
+	ub_rows_begin(&rows, ub_catalog()->large_account);
+	ub_rows_add(&rows, values, nulls);
+	ub_rows_append(&rows);
+	ub_rows_end(&rows);
+}
+
+/*
+ * Checks the sums of one account's deltas, from index first on, if the account
+ * is or becomes large: under its turn, so that two can't pass each other.
+ * Returns the index of the next account's first delta.
+ */
+static int
+ledger_check_account(List *deltas, int first)
+{
+	UbSlice billing_id = ((UbDelta *) list_nth(deltas, first))->key.billing_id;
+	bool any_large = false;
+	bool known;
+	int next = first;
+
+	for (; next < list_length(deltas); next++)
+	{
+		const UbDelta *delta = list_nth(deltas, next);
+
+		if (!ub_slices_equal(delta->key.billing_id, billing_id))
+			break;
+		any_large = any_large || delta_is_large(delta);
+	}
+	known = account_is_large(billing_id);
+	if (!known && !any_large)
+		return next;
+
+	ledger_take_turn(billing_id);
+	if (!known)
+		account_mark_large(billing_id);
+	CommandCounterIncrement();
+	for (int i = first; i < next; i++)
+		ledger_check_range(list_nth(deltas, i));
+	return next;
+}
+
 /*
  * Posts what one statement stored: appends the deltas, in one order of keys.
  */
 void
 ub_ledger_post(UbDeltaSet *set)
 {
-	List	   *deltas = ub_deltas_sorted(set);
-	bool		any_large = false;
-	ListCell   *cell;
+	List *deltas = ub_deltas_sorted(set);
 
 	if (deltas == NIL)
 		return;
 	ub_deltas_append(deltas);
-	foreach(cell, deltas)
-		any_large = any_large || delta_is_large(lfirst(cell));
-	if (!any_large)
-		return;
-
-	CommandCounterIncrement();
-	foreach(cell, deltas)
-	{
-		if (delta_is_large(lfirst(cell)))
-			ledger_check_range(lfirst(cell));
-	}
+	for (int i = 0; i < list_length(deltas);)
+		i = ledger_check_account(deltas, i);
 }
 
 /*
@@ -277,9 +333,9 @@ ub_ledger_post_if_many(UbDeltaSet *set)
 Datum
 ub_account_balance(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 0);
-	UbAccount	account;
-	int64		balance;
+	UbChoice choice = ub_access_choice(fcinfo, 0);
+	UbAccount account;
+	int64 balance;
 	JsonbParseState *state;
 
 	ub_access_account(&choice, GetActiveSnapshot(), &account);
@@ -300,9 +356,9 @@ ub_account_balance(PG_FUNCTION_ARGS)
 Datum
 ub_total_debited(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 0);
-	UbAccount	account;
-	UbBalance	balance;
+	UbChoice choice = ub_access_choice(fcinfo, 0);
+	UbAccount account;
+	UbBalance balance;
 
 	ub_access_account(&choice, GetActiveSnapshot(), &account);
 	ub_ledger_read(account.billing_id, GetActiveSnapshot(), &balance);

@@ -11,16 +11,17 @@
 /* What the ledger holds of an account: folded and pending together. */
 typedef struct UbBalance
 {
-	int128		balance;
-	int128		debited;
-	uint64		pending;		/* deltas not folded yet */
+	int128 balance;
+	int128 debited;
+	uint64 pending; /* deltas not folded yet */
 } UbBalance;
 
-extern void ub_ledger_read(text *billing_id, Snapshot snapshot, UbBalance *balance);
+extern void ub_ledger_read(text *billing_id, Snapshot snapshot,
+						   UbBalance *balance);
 extern int64 ub_ledger_balance(text *billing_id, Snapshot snapshot);
 extern int64 ub_ledger_balance_now(text *billing_id);
 extern int64 ub_ledger_settle(text *billing_id, bool admit, int128 taken);
 extern void ub_ledger_post(UbDeltaSet *set);
 extern UbDeltaSet *ub_ledger_post_if_many(UbDeltaSet *set);
 
-#endif							/* UB_LEDGER_H */
+#endif /* UB_LEDGER_H */

@@ -20,7 +20,7 @@
 
 /* How many deltas one batch moves, and one call of run_maintenance at most. */
 #define MAINTENANCE_BATCH 20000
-#define MAINTENANCE_CALL 2000000
+#define MAINTENANCE_CALL  2000000
 
 /*
  * What is wrong is put right by appending the difference. Readers are right at
@@ -28,16 +28,15 @@
  */
 static UbQuery rebuild_differences = {
 	.text = "INSERT INTO usage_billing.usage_delta (billing_id, hour, source, type,"
-	" credits, debited, amount, events, viewing_seconds, viewing_bytes, egress_seconds,"
-	" egress_seconds_additional_targets, egress_bytes)"
-	" SELECT billing_id, hour, source, type,"
-	" expected[1] - actual[1], expected[2] - actual[2], expected[3] - actual[3],"
-	" expected[4] - actual[4], expected[5] - actual[5], expected[6] - actual[6],"
-	" expected[7] - actual[7], expected[8] - actual[8], expected[9] - actual[9]"
-	" FROM usage_billing.derived_differences($1)",
+			" credits, debited, amount, events, viewing_seconds, viewing_bytes, egress_seconds,"
+			" egress_seconds_additional_targets, egress_bytes)"
+			" SELECT billing_id, hour, source, type,"
+			" expected[1] - actual[1], expected[2] - actual[2], expected[3] - actual[3],"
+			" expected[4] - actual[4], expected[5] - actual[5], expected[6] - actual[6],"
+			" expected[7] - actual[7], expected[8] - actual[8], expected[9] - actual[9]"
+			" FROM usage_billing.derived_differences($1)",
 	.nargs = 1,
-	.argtypes = {TEXTOID}
-};
+	.argtypes = {TEXTOID}};
 
 PG_FUNCTION_INFO_V1(ub_run_maintenance);
 PG_FUNCTION_INFO_V1(ub_rebuild);
@@ -48,7 +47,7 @@ uint64
 ub_maintenance_fold(uint64 limit)
 {
 	UbFoldCursor cursor = {0};
-	uint64		folded = 0;
+	uint64 folded = 0;
 
 	while (!cursor.done && folded < limit)
 		folded += ub_deltas_fold(&cursor, MAINTENANCE_BATCH);
@@ -69,11 +68,11 @@ ub_run_maintenance(PG_FUNCTION_ARGS)
 Datum
 ub_rebuild(PG_FUNCTION_ARGS)
 {
-	UbSlice		billing_id = ub_access_text_arg(fcinfo, 0);
-	LOCKTAG		tag;
-	Datum		value = (Datum) 0;
+	UbSlice billing_id = ub_access_text_arg(fcinfo, 0);
+	LOCKTAG tag;
+	Datum value = (Datum) 0;
 	const char *null = billing_id.len == 0 ? "n" : " ";
-	Snapshot	snapshot;
+	Snapshot snapshot;
 
 	PreventCommandIfReadOnly("rebuild()");
 	ub_access_require_unscoped();
@@ -85,7 +84,8 @@ ub_rebuild(PG_FUNCTION_ARGS)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SPI_connect();
-	ub_query_change(&rebuild_differences, &value, null, snapshot, SPI_OK_INSERT);
+	ub_query_change(&rebuild_differences, &value, null, snapshot,
+					SPI_OK_INSERT);
 	SPI_finish();
 	UnregisterSnapshot(snapshot);
 	PG_RETURN_VOID();

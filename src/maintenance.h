@@ -7,4 +7,4 @@
 
 extern uint64 ub_maintenance_fold(uint64 limit);
 
-#endif							/* UB_MAINTENANCE_H */
+#endif /* UB_MAINTENANCE_H */

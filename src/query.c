@@ -9,10 +9,14 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "compat.h"
 #include "query.h"
 
 /*
@@ -22,7 +26,7 @@
 void
 ub_rows_begin(UbRows *rows, Oid like)
 {
-	Relation	rel = table_open(like, AccessShareLock);
+	Relation rel = table_open(like, AccessShareLock);
 
 	rows->like = like;
 	rows->desc = CreateTupleDescCopy(RelationGetDescr(rel));
@@ -36,6 +40,37 @@ ub_rows_add(UbRows *rows, Datum *values, bool *nulls)
 {
 	tuplestore_putvalues(rows->store, rows->desc, values, nulls);
 	rows->count++;
+}
+
+/*
+ * Appends the rows to the table whose columns they have, as of the current
+ * command, directly: for derived tables, which have nothing that a query would
+ * add and to which the current role may have no rights.
+ */
+void
+ub_rows_append(UbRows *rows)
+{
+	Relation rel = table_open(rows->like, RowExclusiveLock);
+	EState *estate = CreateExecutorState();
+	ResultRelInfo *info = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
+													&TTSOpsMinimalTuple);
+	TupleTableSlot *stored = table_slot_create(rel, NULL);
+
+	InitResultRelInfo(info, rel, 1, NULL, 0);
+	ExecOpenIndices(info, false);
+	while (tuplestore_gettupleslot(rows->store, true, false, slot))
+	{
+		ExecCopySlot(stored, slot);
+		table_tuple_insert(rel, stored, GetCurrentCommandId(true), 0, NULL);
+		ub_insert_index_tuples(info, stored, estate);
+		ResetPerTupleExprContext(estate);
+	}
+	ExecCloseIndices(info);
+	ExecDropSingleTupleTableSlot(slot);
+	ExecDropSingleTupleTableSlot(stored);
+	FreeExecutorState(estate);
+	table_close(rel, NoLock);
 }
 
 void
@@ -66,7 +101,8 @@ query_plan(UbQuery *query)
 {
 	if (query->plan == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(query->text, query->nargs, query->argtypes);
+		SPIPlanPtr plan = SPI_prepare(query->text, query->nargs,
+									  query->argtypes);
 
 		if (plan == NULL)
 			elog(ERROR, "could not prepare query: %s",
@@ -84,8 +120,8 @@ query_plan(UbQuery *query)
 uint64
 ub_query_write(UbQuery *query, UbRows *rows, int expected_code)
 {
-	int			code;
-	uint64		processed;
+	int code;
+	uint64 processed;
 
 	SPI_connect();
 	if (rows != NULL)
@@ -106,9 +142,9 @@ uint64
 ub_query_change(UbQuery *query, Datum *values, const char *nulls,
 				Snapshot snapshot, int expected_code)
 {
-	int			code = SPI_execute_snapshot(query_plan(query), values, nulls,
-											snapshot, InvalidSnapshot,
-											false, true, 0);
+	int code = SPI_execute_snapshot(query_plan(query), values, nulls,
+									snapshot, InvalidSnapshot,
+									false, true, 0);
 
 	if (code != expected_code)
 		elog(ERROR, "query returned %s", SPI_result_code_string(code));
@@ -120,9 +156,10 @@ ub_query_change(UbQuery *query, Datum *values, const char *nulls,
  * it stored.
  */
 uint64
-ub_query_change_with_rows(UbQuery *query, UbRows *rows, Datum *values, Snapshot snapshot)
+ub_query_change_with_rows(UbQuery *query, UbRows *rows, Datum *values,
+						  Snapshot snapshot)
 {
-	uint64		stored;
+	uint64 stored;
 
 	query_register_rows(query, rows);
 	stored = ub_query_change(query, values, NULL, snapshot, SPI_OK_INSERT);
@@ -138,9 +175,9 @@ uint64
 ub_query_read(UbQuery *query, Datum *values, const char *nulls,
 			  Snapshot snapshot)
 {
-	int			code = SPI_execute_snapshot(query_plan(query), values, nulls,
-											snapshot, InvalidSnapshot,
-											true, false, 0);
+	int code = SPI_execute_snapshot(query_plan(query), values, nulls,
+									snapshot, InvalidSnapshot,
+									true, false, 0);
 
 	if (code != SPI_OK_SELECT)
 		elog(ERROR, "query returned %s", SPI_result_code_string(code));

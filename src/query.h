@@ -22,31 +22,32 @@
 typedef struct UbQuery
 {
 	const char *text;
-	int			nargs;
-	Oid			argtypes[UB_QUERY_MAX_ARGS];
+	int nargs;
+	Oid argtypes[UB_QUERY_MAX_ARGS];
 	const char *rows_name;
-	SPIPlanPtr	plan;
+	SPIPlanPtr plan;
 } UbQuery;
 
 /* Rows for a query: what ub_query_rows_begin returns is filled by the caller. */
 typedef struct UbRows
 {
-	Oid			like;
-	TupleDesc	desc;
+	Oid like;
+	TupleDesc desc;
 	Tuplestorestate *store;
-	double		count;
+	double count;
 } UbRows;
 
 extern void ub_rows_begin(UbRows *rows, Oid like);
 extern void ub_rows_add(UbRows *rows, Datum *values, bool *nulls);
+extern void ub_rows_append(UbRows *rows);
 extern void ub_rows_end(UbRows *rows);
 
 extern uint64 ub_query_write(UbQuery *query, UbRows *rows, int expected_code);
 extern uint64 ub_query_change(UbQuery *query, Datum *values, const char *nulls,
 							  Snapshot snapshot, int expected_code);
-extern uint64 ub_query_change_with_rows(UbQuery *query, UbRows *rows, Datum *values,
-										Snapshot snapshot);
+extern uint64 ub_query_change_with_rows(UbQuery *query, UbRows *rows,
+										Datum *values, Snapshot snapshot);
 extern uint64 ub_query_read(UbQuery *query, Datum *values, const char *nulls,
 							Snapshot snapshot);
 
-#endif							/* UB_QUERY_H */
+#endif /* UB_QUERY_H */

@@ -13,7 +13,7 @@
 #include "errors.h"
 #include "range.h"
 
-#define RANGE_MOST (90 * USECS_PER_DAY)
+#define RANGE_MOST	   (90 * USECS_PER_DAY)
 #define LAST_BILL_DATE "last_bill_date"
 
 /* The hour at or after a time. */
@@ -30,7 +30,7 @@ static TimestampTz
 range_last_bill(const UbAccount *account)
 {
 	return ub_value_hour(account->has_last_billed_at ? account->last_billed_at :
-						 account->created_at);
+													   account->created_at);
 }
 
 /* The end of the current day, in UTC. */
@@ -38,7 +38,7 @@ static TimestampTz
 range_end_of_today(void)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	int64		rest = now % USECS_PER_DAY;
+	int64 rest = now % USECS_PER_DAY;
 
 	return now - (rest < 0 ? rest + USECS_PER_DAY : rest) + USECS_PER_DAY;
 }
@@ -51,10 +51,12 @@ range_time(const char *parameter, UbSlice text, const UbAccount *account)
 	if (ub_slice_is(text, LAST_BILL_DATE))
 		return range_last_bill(account);
 	if (!ub_value_time_or_date(text, &at))
-		ub_value_error(UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_DATETIME_FORMAT,
-					   psprintf("is \"%s\"; allowed are YYYY-MM-DD HH:00:00, YYYY-MM-DD, an RFC 3339 time and last_bill_date",
-								ub_clip(text.data, text.len)),
-					   "Times without an offset are UTC.");
+		ub_value_error(
+			UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_DATETIME_FORMAT,
+			psprintf(
+				"is \"%s\"; allowed are YYYY-MM-DD HH:00:00, YYYY-MM-DD, an RFC 3339 time and last_bill_date",
+				ub_clip(text.data, text.len)),
+			"Times without an offset are UTC.");
 	return hour_up(at);
 }
 
@@ -63,7 +65,8 @@ range_time(const char *parameter, UbSlice text, const UbAccount *account)
  * what the other end allows, 90 days are the range.
  */
 static void
-range_complete(UbRange *range, bool has_from, bool has_to, const UbAccount *account)
+range_complete(UbRange *range, bool has_from, bool has_to,
+			   const UbAccount *account)
 {
 	TimestampTz last = range_last_bill(account);
 
@@ -80,15 +83,17 @@ range_complete(UbRange *range, bool has_from, bool has_to, const UbAccount *acco
 			range->from = last;
 	}
 	if (range->from >= range->to)
-		ub_value_error(UB_PLACE_PARAMETER, "from", ERRCODE_INVALID_PARAMETER_VALUE,
-					   psprintf("is %s, which is not before to, %s",
-								ub_range_text(range->from), ub_range_text(range->to)),
-					   "from is included and to is not; both are rounded up to the hour.");
+		ub_value_error(
+			UB_PLACE_PARAMETER, "from", ERRCODE_INVALID_PARAMETER_VALUE,
+			psprintf("is %s, which is not before to, %s",
+					 ub_range_text(range->from), ub_range_text(range->to)),
+			"from is included and to is not; both are rounded up to the hour.");
 }
 
 /* The range of account_usage_trend; empty texts are not given. */
 void
-ub_range_of_trend(UbRange *range, UbSlice from, UbSlice to, const UbAccount *account)
+ub_range_of_trend(UbRange *range, UbSlice from, UbSlice to,
+				  const UbAccount *account)
 {
 	if (from.len > 0)
 		range->from = range_time("from", from, account);
@@ -98,22 +103,23 @@ ub_range_of_trend(UbRange *range, UbSlice from, UbSlice to, const UbAccount *acc
 	if (range->to - range->from > RANGE_MOST)
 		ub_value_error(UB_PLACE_PARAMETER, "to", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is more than 90 days after from, %s; allowed are 90 days",
-								ub_range_text(range->from)), NULL);
+								ub_range_text(range->from)),
+					   NULL);
 }
 
 static TimestampTz
 series_time(const char *parameter, TimestampTz at)
 {
 	if (TIMESTAMP_NOT_FINITE(at))
-		ub_value_error(UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_PARAMETER_VALUE,
-					   "is not finite", NULL);
+		ub_value_error(UB_PLACE_PARAMETER, parameter,
+					   ERRCODE_INVALID_PARAMETER_VALUE, "is not finite", NULL);
 	return hour_up(at);
 }
 
 /* The range of usage_series, of any length; null is not given. */
 void
-ub_range_of_series(UbRange *range, const TimestampTz *from, const TimestampTz *to,
-				   const UbAccount *account)
+ub_range_of_series(UbRange *range, const TimestampTz *from,
+				   const TimestampTz *to, const UbAccount *account)
 {
 	if (from != NULL)
 		range->from = series_time("from", *from);
@@ -132,7 +138,8 @@ ub_range_bucket(UbSlice bucket)
 		!ub_slice_is(bucket, "week") && !ub_slice_is(bucket, "month"))
 		ub_value_error(UB_PLACE_PARAMETER, "bucket", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is \"%s\"; allowed are hour, day, week and month",
-								ub_clip(bucket.data, bucket.len)), NULL);
+								ub_clip(bucket.data, bucket.len)),
+					   NULL);
 	return ub_value_text(bucket);
 }
 
@@ -143,10 +150,10 @@ ub_range_bucket(UbSlice bucket)
 text *
 ub_range_zone(UbSlice name, const UbRange *range)
 {
-	pg_tz	   *zone;
-	char	   *copy;
-	pg_time_t	at = timestamptz_to_time_t(range->from);
-	pg_time_t	end = timestamptz_to_time_t(range->to);
+	pg_tz *zone;
+	char *copy;
+	pg_time_t at = timestamptz_to_time_t(range->from);
+	pg_time_t end = timestamptz_to_time_t(range->to);
 
 	if (name.len == 0)
 		return cstring_to_text("UTC");
@@ -159,13 +166,13 @@ ub_range_zone(UbSlice name, const UbRange *range)
 
 	while (at <= end)
 	{
-		long		before;
-		long		after;
-		int			before_dst;
-		int			after_dst;
-		pg_time_t	boundary;
-		int			found = pg_next_dst_boundary(&at, &before, &before_dst, &boundary,
-												 &after, &after_dst, zone);
+		long before;
+		long after;
+		int before_dst;
+		int after_dst;
+		pg_time_t boundary;
+		int found = pg_next_dst_boundary(&at, &before, &before_dst, &boundary,
+										 &after, &after_dst, zone);
 
 		if (found < 0 || before % SECS_PER_HOUR != 0)
 			ereport(ERROR,
@@ -186,7 +193,7 @@ const char *
 ub_range_text(TimestampTz at)
 {
 	struct pg_tm tm;
-	fsec_t		fraction;
+	fsec_t fraction;
 
 	if (timestamp2tm(at, NULL, &tm, &fraction, NULL, NULL) != 0)
 		ereport(ERROR,

@@ -23,4 +23,4 @@ extern text *ub_range_bucket(UbSlice bucket);
 extern text *ub_range_zone(UbSlice zone, const UbRange *range);
 extern const char *ub_range_text(TimestampTz at);
 
-#endif							/* UB_RANGE_H */
+#endif /* UB_RANGE_H */

@@ -30,26 +30,36 @@
 /* Columns of usage_revert, counted from 0. */
 enum
 {
-	REVERT_BILLING_ID, REVERT_USAGE_ID, REVERT_NO, REVERT_ID, REVERT_AMOUNT,
-	REVERT_DESCRIPTION, REVERT_USER_ID, REVERT_METADATA, REVERT_CREATED_AT,
-	REVERT_USAGE_TYPE, REVERT_USAGE_SOURCE, REVERT_USAGE_AT, REVERT_USAGE_EVENTS,
-	REVERT_MEASURES, REVERT_COLUMNS = REVERT_MEASURES + UB_MEASURES
+	REVERT_BILLING_ID,
+	REVERT_USAGE_ID,
+	REVERT_NO,
+	REVERT_ID,
+	REVERT_AMOUNT,
+	REVERT_DESCRIPTION,
+	REVERT_USER_ID,
+	REVERT_METADATA,
+	REVERT_CREATED_AT,
+	REVERT_USAGE_TYPE,
+	REVERT_USAGE_SOURCE,
+	REVERT_USAGE_AT,
+	REVERT_USAGE_EVENTS,
+	REVERT_MEASURES,
+	REVERT_COLUMNS = REVERT_MEASURES + UB_MEASURES
 };
 
 /* The reverts of one usage so far. */
 typedef struct RevertsSoFar
 {
-	int			count;
-	int			last_no;
-	int128		amount;
+	int count;
+	int last_no;
+	int128 amount;
 	TimestampTz last_at;
 } RevertsSoFar;
 
 static UbQuery store_revert = {
 	.text = "INSERT INTO usage_billing.usage_revert SELECT * FROM reverts"
-	" ON CONFLICT DO NOTHING",
-	.rows_name = "reverts"
-};
+			" ON CONFLICT DO NOTHING",
+	.rows_name = "reverts"};
 
 PG_FUNCTION_INFO_V1(ub_revert_before_insert);
 PG_FUNCTION_INFO_V1(ub_revert_after_insert);
@@ -59,17 +69,18 @@ PG_FUNCTION_INFO_V1(ub_revert_usage);
 static void
 revert_so_far(text *billing_id, const pg_uuid_t *usage_id, RevertsSoFar *so_far)
 {
-	UbScan		scan;
+	UbScan scan;
 	ScanKeyData keys[2];
 
 	memset(so_far, 0, sizeof(RevertsSoFar));
-	ub_scan_key_text(&keys[0], REVERT_BILLING_ID + 1, PointerGetDatum(billing_id));
+	ub_scan_key_text(&keys[0], REVERT_BILLING_ID + 1,
+					 PointerGetDatum(billing_id));
 	ub_scan_key_uuid(&keys[1], REVERT_USAGE_ID + 1, UUIDPGetDatum(usage_id));
-	ub_scan_begin(&scan, ub_catalog()->usage_revert, ub_catalog()->usage_revert_pkey,
-				  SnapshotSelf, keys, 2);
+	ub_scan_begin(&scan, ub_catalog()->usage_revert,
+				  ub_catalog()->usage_revert_pkey, SnapshotSelf, keys, 2);
 	while (ub_scan_next(&scan))
 	{
-		Datum	   *values = scan.slot->tts_values;
+		Datum *values = scan.slot->tts_values;
 
 		slot_getallattrs(scan.slot);
 		so_far->count++;
@@ -87,9 +98,9 @@ revert_so_far(text *billing_id, const pg_uuid_t *usage_id, RevertsSoFar *so_far)
 static pg_uuid_t *
 revert_made_id(UbSlice billing_id, const pg_uuid_t *usage_id, int revert_no)
 {
-	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-	char	   *name = psprintf("usage_revert:%s:%d:%.*s", ub_value_uuid_text(usage_id),
-								revert_no, billing_id.len, billing_id.data);
+	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
+	char *name = psprintf("usage_revert:%s:%d:%.*s", ub_value_uuid_text(usage_id),
+						  revert_no, billing_id.len, billing_id.data);
 	const char *problem;
 
 	if (!pg_md5_binary(name, strlen(name), id->data, &problem))
@@ -103,7 +114,7 @@ revert_made_id(UbSlice billing_id, const pg_uuid_t *usage_id, int revert_no)
 static void
 revert_check(UbPlace place, Datum *values, bool *nulls)
 {
-	int64		amount = DatumGetInt64(values[REVERT_AMOUNT]);
+	int64 amount = DatumGetInt64(values[REVERT_AMOUNT]);
 
 	ub_value_check_id(place, "billing_id", ub_fact_text(values, nulls, REVERT_BILLING_ID));
 	if (amount <= 0)
@@ -119,7 +130,8 @@ revert_check(UbPlace place, Datum *values, bool *nulls)
 	ub_fact_check_time(place, "usage_at", values, nulls, REVERT_USAGE_AT);
 	for (int i = 0; i < UB_MEASURES; i++)
 	{
-		if (!nulls[REVERT_MEASURES + i] && DatumGetInt64(values[REVERT_MEASURES + i]) < 0)
+		if (!nulls[REVERT_MEASURES + i] &&
+			DatumGetInt64(values[REVERT_MEASURES + i]) < 0)
 			ub_value_error(place, "measurement", ERRCODE_INVALID_PARAMETER_VALUE,
 						   "is negative", NULL);
 	}
@@ -137,10 +149,10 @@ revert_complete(Datum *values, bool *nulls)
 		values[REVERT_NO] = Int16GetDatum(1);
 	nulls[REVERT_NO] = false;
 	if (nulls[REVERT_ID])
-		values[REVERT_ID] =
-			UUIDPGetDatum(revert_made_id(ub_fact_text(values, nulls, REVERT_BILLING_ID),
-										 DatumGetUUIDP(values[REVERT_USAGE_ID]),
-										 DatumGetInt16(values[REVERT_NO])));
+		values[REVERT_ID] = UUIDPGetDatum(
+			revert_made_id(ub_fact_text(values, nulls, REVERT_BILLING_ID),
+						   DatumGetUUIDP(values[REVERT_USAGE_ID]),
+						   DatumGetInt16(values[REVERT_NO])));
 	nulls[REVERT_ID] = false;
 	ub_fact_empty_is_null(values, nulls, REVERT_DESCRIPTION);
 	ub_fact_empty_is_null(values, nulls, REVERT_USER_ID);
@@ -159,7 +171,8 @@ revert_is_stored(Relation rel, Datum *values, bool *nulls)
 	TupleTableSlot *slot;
 	const char *fields = NULL;
 
-	ub_scan_key_text(&keys[0], REVERT_BILLING_ID + 1, values[REVERT_BILLING_ID]);
+	ub_scan_key_text(&keys[0], REVERT_BILLING_ID + 1,
+					 values[REVERT_BILLING_ID]);
 	ub_scan_key_uuid(&keys[1], REVERT_USAGE_ID + 1, values[REVERT_USAGE_ID]);
 	ub_scan_key_int2(&keys[2], REVERT_NO + 1, values[REVERT_NO]);
 	slot = ub_fact_find(rel, ub_catalog()->usage_revert_pkey, keys, 3);
@@ -177,10 +190,13 @@ revert_is_stored(Relation rel, Datum *values, bool *nulls)
 	{
 		/* what is filled in from the usage counts only where it was given */
 		if (column < REVERT_USAGE_TYPE || !nulls[column])
-			fields = ub_fact_column_differs(fields, slot, values, nulls, column);
+			fields = ub_fact_column_differs(fields, slot, values, nulls,
+											column);
 	}
 	if (fields != NULL)
-		ub_error_reused(NULL, ub_value_uuid_text(DatumGetUUIDP(values[REVERT_ID])), fields);
+		ub_error_reused(NULL,
+						ub_value_uuid_text(DatumGetUUIDP(values[REVERT_ID])),
+						fields);
 	ExecDropSingleTupleTableSlot(slot);
 	return true;
 }
@@ -203,31 +219,39 @@ revert_fill(Datum *values, bool *nulls, int column, Datum value)
 
 /* Fills from the usage what the row leaves open, and checks it against it. */
 static void
-revert_fill_from_usage(UbPlace place, Datum *values, bool *nulls, const UbUsage *usage,
-					   const RevertsSoFar *so_far)
+revert_fill_from_usage(UbPlace place, Datum *values, bool *nulls,
+					   const UbUsage *usage, const RevertsSoFar *so_far)
 {
-	int64		amount = DatumGetInt64(values[REVERT_AMOUNT]);
-	int128		left = usage->amount - so_far->amount;
-	Datum		type = ObjectIdGetDatum(usage->feature ? ub_catalog()->usage_type_feature :
-										ub_catalog()->usage_type_credit);
+	int64 amount = DatumGetInt64(values[REVERT_AMOUNT]);
+	int128 left = usage->amount - so_far->amount;
+	Datum type = ObjectIdGetDatum(usage->feature ?
+									  ub_catalog()->usage_type_feature :
+									  ub_catalog()->usage_type_credit);
 
 	if (amount > left)
 		ereport(ERROR,
 				(errcode(UB_ERRCODE_REVERT_EXCEEDS),
 				 errmsg("revert exceeds what is left of the usage"),
-				 errdetail("Usage %s has " INT64_FORMAT ", of which %s are left; the revert asks for " INT64_FORMAT ".",
-						   ub_value_uuid_text(DatumGetUUIDP(values[REVERT_USAGE_ID])),
-						   usage->amount, ub_sum_text(left), amount),
+				 errdetail(
+					 "Usage %s has " INT64_FORMAT
+					 ", of which %s are left; the revert asks for " INT64_FORMAT
+					 ".",
+					 ub_value_uuid_text(DatumGetUUIDP(values[REVERT_USAGE_ID])),
+					 usage->amount, ub_sum_text(left), amount),
 				 errhint("Leave the amount out to revert all that is left.")));
 
 	revert_fill(values, nulls, REVERT_USAGE_TYPE, type);
-	revert_fill(values, nulls, REVERT_USAGE_SOURCE, PointerGetDatum(usage->source));
-	revert_fill(values, nulls, REVERT_USAGE_AT, TimestampTzGetDatum(usage->created_at));
-	revert_fill(values, nulls, REVERT_USAGE_EVENTS, Int16GetDatum(amount == left ? 1 : 0));
+	revert_fill(values, nulls, REVERT_USAGE_SOURCE,
+				PointerGetDatum(usage->source));
+	revert_fill(values, nulls, REVERT_USAGE_AT,
+				TimestampTzGetDatum(usage->created_at));
+	revert_fill(values, nulls, REVERT_USAGE_EVENTS,
+				Int16GetDatum(amount == left ? 1 : 0));
 	for (int i = 0; i < UB_MEASURES; i++)
 		revert_fill(values, nulls, REVERT_MEASURES + i,
-					Int64GetDatum(revert_share(usage->measures[i], so_far->amount,
-											   amount, usage->amount)));
+					Int64GetDatum(revert_share(usage->measures[i],
+											   so_far->amount, amount,
+											   usage->amount)));
 
 	if (DatumGetObjectId(values[REVERT_USAGE_TYPE]) != DatumGetObjectId(type))
 		ub_value_error(place, "usage_type", ERRCODE_INVALID_PARAMETER_VALUE,
@@ -235,7 +259,8 @@ revert_fill_from_usage(UbPlace place, Datum *values, bool *nulls, const UbUsage 
 	if (DatumGetTimestampTz(values[REVERT_USAGE_AT]) != usage->created_at)
 		ub_value_error(place, "usage_at", ERRCODE_INVALID_PARAMETER_VALUE,
 					   "is not the time of the usage", NULL);
-	if (!datum_image_eq(values[REVERT_USAGE_SOURCE], PointerGetDatum(usage->source), false, -1))
+	if (!datum_image_eq(values[REVERT_USAGE_SOURCE],
+						PointerGetDatum(usage->source), false, -1))
 		ub_value_error(place, "usage_source", ERRCODE_INVALID_PARAMETER_VALUE,
 					   "is not the source of the usage", NULL);
 }
@@ -249,12 +274,15 @@ revert_fill_alone(Datum *values, bool *nulls)
 {
 	if (nulls[REVERT_USAGE_TYPE] || nulls[REVERT_USAGE_SOURCE] ||
 		nulls[REVERT_USAGE_AT] || nulls[REVERT_USAGE_EVENTS])
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("revert of an unknown usage"),
-				 errdetail("Usage %s is not stored, and the row does not say what it takes back.",
-						   ub_value_uuid_text(DatumGetUUIDP(values[REVERT_USAGE_ID]))),
-				 errhint("Load the usage first, or give usage_type, usage_source, usage_at and usage_events.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+			 errmsg("revert of an unknown usage"),
+			 errdetail(
+				 "Usage %s is not stored, and the row does not say what it takes back.",
+				 ub_value_uuid_text(DatumGetUUIDP(values[REVERT_USAGE_ID]))),
+			 errhint(
+				 "Load the usage first, or give usage_type, usage_source, usage_at and usage_events.")));
 	for (int i = 0; i < UB_MEASURES; i++)
 		revert_fill(values, nulls, REVERT_MEASURES + i, Int64GetDatum(0));
 }
@@ -263,35 +291,40 @@ revert_fill_alone(Datum *values, bool *nulls)
 Datum
 ub_revert_before_insert(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = ub_fact_before_row(fcinfo, ub_catalog()->usage_revert,
+	TriggerData *trigger = ub_fact_before_row(fcinfo,
+											  ub_catalog()->usage_revert,
 											  "revert_before_insert()");
 	TupleTableSlot *slot = trigger->tg_trigslot;
-	UbPlace		place = UB_PLACE_TABLE("usage_revert");
-	Datum		values[REVERT_COLUMNS];
-	bool		nulls[REVERT_COLUMNS];
-	UbUsage		usage;
-	text	   *billing_id;
-	bool		found;
+	UbPlace place = UB_PLACE_TABLE("usage_revert");
+	Datum values[REVERT_COLUMNS];
+	bool nulls[REVERT_COLUMNS];
+	UbUsage usage;
+	text *billing_id;
+	bool found;
 
 	slot_getallattrs(slot);
 	memcpy(values, slot->tts_values, sizeof(values));
 	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
 	/* the server itself refuses these */
-	if (nulls[REVERT_BILLING_ID] || nulls[REVERT_USAGE_ID] || nulls[REVERT_AMOUNT])
+	if (nulls[REVERT_BILLING_ID] || nulls[REVERT_USAGE_ID] ||
+		nulls[REVERT_AMOUNT])
 		return PointerGetDatum(trigger->tg_trigtuple);
 
 	revert_check(place, values, nulls);
 	revert_complete(values, nulls);
-	ub_fact_check_account(fcinfo, ub_fact_text(values, nulls, REVERT_BILLING_ID));
+	ub_fact_check_account(fcinfo,
+						  ub_fact_text(values, nulls, REVERT_BILLING_ID));
 	billing_id = DatumGetTextPP(values[REVERT_BILLING_ID]);
-	found = ub_usage_lock(billing_id, DatumGetUUIDP(values[REVERT_USAGE_ID]), &usage);
+	found = ub_usage_lock(billing_id, DatumGetUUIDP(values[REVERT_USAGE_ID]),
+						  &usage);
 	if (revert_is_stored(trigger->tg_relation, values, nulls))
 		return PointerGetDatum(NULL);
 	if (found)
 	{
 		RevertsSoFar so_far;
 
-		revert_so_far(billing_id, DatumGetUUIDP(values[REVERT_USAGE_ID]), &so_far);
+		revert_so_far(billing_id, DatumGetUUIDP(values[REVERT_USAGE_ID]),
+					  &so_far);
 		revert_fill_from_usage(place, values, nulls, &usage, &so_far);
 	}
 	else
@@ -304,25 +337,29 @@ ub_revert_before_insert(PG_FUNCTION_ARGS)
 Datum
 ub_revert_after_insert(PG_FUNCTION_ARGS)
 {
-	UbStored	stored;
+	UbStored stored;
 	UbDeltaSet *set;
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->usage_revert, "revert_after_insert()");
 	set = ub_deltas_new();
 	while (ub_stored_next(&stored))
 	{
-		Datum	   *values = stored.slot->tts_values;
-		UbDeltaKey	key;
-		UbDelta    *delta;
-		int64		amount;
+		Datum *values = stored.slot->tts_values;
+		UbDeltaKey key;
+		UbDelta *delta;
+		int64 amount;
 
 		slot_getallattrs(stored.slot);
 		amount = DatumGetInt64(values[REVERT_AMOUNT]);
-		key.billing_id = ub_value_slice(DatumGetTextPP(values[REVERT_BILLING_ID]));
-		key.source = ub_value_slice(DatumGetTextPP(values[REVERT_USAGE_SOURCE]));
+		key.billing_id = ub_value_slice(
+			DatumGetTextPP(values[REVERT_BILLING_ID]));
+		key.source = ub_value_slice(
+			DatumGetTextPP(values[REVERT_USAGE_SOURCE]));
 		key.hour = ub_value_hour(DatumGetTimestampTz(values[REVERT_USAGE_AT]));
 		key.kind = DatumGetObjectId(values[REVERT_USAGE_TYPE]) ==
-			ub_catalog()->usage_type_feature ? UB_KIND_FEATURE : UB_KIND_CREDIT;
+				ub_catalog()->usage_type_feature ?
+			UB_KIND_FEATURE :
+			UB_KIND_CREDIT;
 
 		delta = ub_deltas_at(set, &key);
 		if (key.kind == UB_KIND_CREDIT)
@@ -331,9 +368,11 @@ ub_revert_after_insert(PG_FUNCTION_ARGS)
 			delta->sums[UB_SUM_DEBITED] -= amount;
 		}
 		delta->sums[UB_SUM_AMOUNT] -= amount;
-		delta->sums[UB_SUM_EVENTS] -= DatumGetInt16(values[REVERT_USAGE_EVENTS]);
+		delta->sums[UB_SUM_EVENTS] -= DatumGetInt16(
+			values[REVERT_USAGE_EVENTS]);
 		for (int i = 0; i < UB_MEASURES; i++)
-			delta->sums[UB_SUM_MEASURES + i] -= DatumGetInt64(values[REVERT_MEASURES + i]);
+			delta->sums[UB_SUM_MEASURES + i] -= DatumGetInt64(
+				values[REVERT_MEASURES + i]);
 		set = ub_ledger_post_if_many(set);
 	}
 	ub_ledger_post(set);
@@ -350,12 +389,13 @@ ub_revert_after_insert(PG_FUNCTION_ARGS)
 static bool
 revert_is_repeated(Datum *values, bool *nulls)
 {
-	Relation	rel = table_open(ub_catalog()->usage_revert, AccessShareLock);
+	Relation rel = table_open(ub_catalog()->usage_revert, AccessShareLock);
 	ScanKeyData keys[2];
 	TupleTableSlot *slot;
 	const char *fields = NULL;
 
-	ub_scan_key_text(&keys[0], REVERT_BILLING_ID + 1, values[REVERT_BILLING_ID]);
+	ub_scan_key_text(&keys[0], REVERT_BILLING_ID + 1,
+					 values[REVERT_BILLING_ID]);
 	ub_scan_key_uuid(&keys[1], 2, values[REVERT_ID]);
 	slot = ub_fact_find(rel, ub_catalog()->usage_revert_id_key, keys, 2);
 	table_close(rel, NoLock);
@@ -363,16 +403,23 @@ revert_is_repeated(Datum *values, bool *nulls)
 		return false;
 
 	slot_getallattrs(slot);
-	fields = ub_fact_column_differs(fields, slot, values, nulls, REVERT_USAGE_ID);
+	fields = ub_fact_column_differs(fields, slot, values, nulls,
+									REVERT_USAGE_ID);
 	if (nulls[REVERT_AMOUNT])
-		fields = ub_fact_differs(fields, DatumGetInt16(slot->tts_values[REVERT_USAGE_EVENTS]) == 0,
+		fields = ub_fact_differs(fields,
+								 DatumGetInt16(
+									 slot->tts_values[REVERT_USAGE_EVENTS]) ==
+									 0,
 								 "amount");
 	else
-		fields = ub_fact_column_differs(fields, slot, values, nulls, REVERT_AMOUNT);
+		fields = ub_fact_column_differs(fields, slot, values, nulls,
+										REVERT_AMOUNT);
 	for (int column = REVERT_DESCRIPTION; column <= REVERT_METADATA; column++)
 		fields = ub_fact_column_differs(fields, slot, values, nulls, column);
 	if (fields != NULL)
-		ub_error_reused(NULL, ub_value_uuid_text(DatumGetUUIDP(values[REVERT_ID])), fields);
+		ub_error_reused(NULL,
+						ub_value_uuid_text(DatumGetUUIDP(values[REVERT_ID])),
+						fields);
 	values[REVERT_AMOUNT] = slot->tts_values[REVERT_AMOUNT];
 	ExecDropSingleTupleTableSlot(slot);
 	return true;
@@ -385,25 +432,29 @@ revert_is_repeated(Datum *values, bool *nulls)
 static void
 revert_decide(const UbUsage *usage, Datum *values, bool *nulls)
 {
-	text	   *billing_id = DatumGetTextPP(values[REVERT_BILLING_ID]);
-	pg_uuid_t  *usage_id = DatumGetUUIDP(values[REVERT_USAGE_ID]);
+	text *billing_id = DatumGetTextPP(values[REVERT_BILLING_ID]);
+	pg_uuid_t *usage_id = DatumGetUUIDP(values[REVERT_USAGE_ID]);
 	RevertsSoFar so_far;
 
 	revert_so_far(billing_id, usage_id, &so_far);
 	if (so_far.count > 0 && ub_revert_once)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("usage was reverted before"),
-				 errdetail("Usage %s was reverted at %s by %s of " INT64_FORMAT ".",
-						   ub_value_uuid_text(usage_id), timestamptz_to_str(so_far.last_at),
-						   ub_sum_text(so_far.amount), usage->amount),
-				 errhint("A usage can be reverted once; give the first revert's id to repeat it safely.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("usage was reverted before"),
+			 errdetail("Usage %s was reverted at %s by %s of " INT64_FORMAT ".",
+					   ub_value_uuid_text(usage_id),
+					   timestamptz_to_str(so_far.last_at),
+					   ub_sum_text(so_far.amount), usage->amount),
+			 errhint(
+				 "A usage can be reverted once; give the first revert's id to repeat it safely.")));
 	if (nulls[REVERT_AMOUNT])
 	{
 		if (so_far.amount >= usage->amount)
 			ub_value_error(UB_PLACE_PARAMETER, "amount", ERRCODE_INVALID_PARAMETER_VALUE,
 						   "is not given, and nothing is left of the usage", NULL);
-		values[REVERT_AMOUNT] = Int64GetDatum((int64) (usage->amount - so_far.amount));
+		values[REVERT_AMOUNT] = Int64GetDatum(
+			(int64) (usage->amount - so_far.amount));
 		nulls[REVERT_AMOUNT] = false;
 	}
 	if (so_far.last_no >= PG_INT16_MAX)
@@ -419,14 +470,15 @@ static bool
 revert_store(Datum *values, bool *nulls)
 {
 	const pg_uuid_t *usage_id = DatumGetUUIDP(values[REVERT_USAGE_ID]);
-	bool		id_given = !nulls[REVERT_ID];
-	UbUsage		usage;
-	UbRows		rows;
-	bool		stored;
+	bool id_given = !nulls[REVERT_ID];
+	UbUsage usage;
+	UbRows rows;
+	bool stored;
 
 	if (id_given && revert_is_repeated(values, nulls))
 		return false;
-	if (!ub_usage_lock(DatumGetTextPP(values[REVERT_BILLING_ID]), usage_id, &usage))
+	if (!ub_usage_lock(DatumGetTextPP(values[REVERT_BILLING_ID]), usage_id,
+					   &usage))
 		ereport(ERROR,
 				(errcode(UB_ERRCODE_NOT_FOUND),
 				 errmsg("usage not found"),
@@ -455,11 +507,11 @@ revert_store(Datum *values, bool *nulls)
 Datum
 ub_revert_usage(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 2);
-	UbAccount	account;
-	Datum		values[REVERT_COLUMNS] = {0};
-	bool		nulls[REVERT_COLUMNS];
-	bool		stored;
+	UbChoice choice = ub_access_choice(fcinfo, 2);
+	UbAccount account;
+	Datum values[REVERT_COLUMNS] = {0};
+	bool nulls[REVERT_COLUMNS];
+	bool stored;
 	JsonbParseState *state;
 
 	PreventCommandIfReadOnly("revert_usage()");
@@ -473,7 +525,8 @@ ub_revert_usage(PG_FUNCTION_ARGS)
 	nulls[REVERT_BILLING_ID] = nulls[REVERT_USAGE_ID] = false;
 	nulls[REVERT_AMOUNT] = PG_ARGISNULL(1);
 	/* any positive amount stands in for one that is not given */
-	values[REVERT_AMOUNT] = nulls[REVERT_AMOUNT] ? Int64GetDatum(1) : PG_GETARG_DATUM(1);
+	values[REVERT_AMOUNT] = nulls[REVERT_AMOUNT] ? Int64GetDatum(1) :
+												   PG_GETARG_DATUM(1);
 	nulls[REVERT_ID] = PG_ARGISNULL(5);
 	values[REVERT_ID] = PG_GETARG_DATUM(5);
 	for (int i = 0; i < 3; i++)

@@ -10,12 +10,12 @@
 
 #include "settings.h"
 
-int			ub_max_batch_size = 10000;
-int			ub_max_future = 300;
-char	   *ub_org_claim = NULL;
-bool		ub_restoring = false;
-bool		ub_revert_once = true;
-char	   *ub_service_role = NULL;
+int ub_max_batch_size = 10000;
+int ub_max_future = 300;
+char *ub_org_claim = NULL;
+bool ub_restoring = false;
+bool ub_revert_once = true;
+char *ub_service_role = NULL;
 
 /*
  * Defines every setting. Called once, when the library is loaded.

@@ -40,31 +40,40 @@
 /* Columns of storage_source, counted from 0. */
 enum
 {
-	SOURCE_RELATION, SOURCE_ORG, SOURCE_BYTES, SOURCE_KIND, SOURCE_KIND_COLUMN,
-	SOURCE_DURATION, SOURCE_ID
+	SOURCE_RELATION,
+	SOURCE_ORG,
+	SOURCE_BYTES,
+	SOURCE_KIND,
+	SOURCE_KIND_COLUMN,
+	SOURCE_DURATION,
+	SOURCE_ID
 };
 
 /* The queries that are kept for a source. */
 enum
 {
-	SOURCE_INSERTED, SOURCE_UPDATED, SOURCE_DELETED, SOURCE_ALL, SOURCE_ONE_ORG,
+	SOURCE_INSERTED,
+	SOURCE_UPDATED,
+	SOURCE_DELETED,
+	SOURCE_ALL,
+	SOURCE_ONE_ORG,
 	SOURCE_QUERIES
 };
 
 /* What is kept for a source in this session. */
 typedef struct SourcePlans
 {
-	Oid			relation;		/* hash key */
-	pg_uuid_t	id;				/* of the source they were made for */
-	SPIPlanPtr	plans[SOURCE_QUERIES];
+	Oid relation; /* hash key */
+	pg_uuid_t id; /* of the source they were made for */
+	SPIPlanPtr plans[SOURCE_QUERIES];
 } SourcePlans;
 
 /* Who was running before the owner's rights were taken. */
 typedef struct OwnerScope
 {
-	Oid			user;
-	int			context;
-	int			nest_level;
+	Oid user;
+	int context;
+	int nest_level;
 } OwnerScope;
 
 static HTAB *kept_plans = NULL;
@@ -74,18 +83,23 @@ PG_FUNCTION_INFO_V1(ub_storage_changed);
 static UbSource *
 source_load(TupleTableSlot *slot)
 {
-	UbSource   *source = palloc0(sizeof(UbSource));
-	Datum	   *values = slot->tts_values;
-	bool	   *nulls = slot->tts_isnull;
+	UbSource *source = palloc0(sizeof(UbSource));
+	Datum *values = slot->tts_values;
+	bool *nulls = slot->tts_isnull;
 
 	slot_getallattrs(slot);
 	source->relation = DatumGetObjectId(values[SOURCE_RELATION]);
 	source->org_column = pstrdup(NameStr(*DatumGetName(values[SOURCE_ORG])));
-	source->bytes_column = pstrdup(NameStr(*DatumGetName(values[SOURCE_BYTES])));
-	source->kind = nulls[SOURCE_KIND] ? NULL : TextDatumGetCString(values[SOURCE_KIND]);
-	source->kind_column = nulls[SOURCE_KIND_COLUMN] ? NULL :
+	source->bytes_column = pstrdup(
+		NameStr(*DatumGetName(values[SOURCE_BYTES])));
+	source->kind = nulls[SOURCE_KIND] ?
+		NULL :
+		TextDatumGetCString(values[SOURCE_KIND]);
+	source->kind_column = nulls[SOURCE_KIND_COLUMN] ?
+		NULL :
 		pstrdup(NameStr(*DatumGetName(values[SOURCE_KIND_COLUMN])));
-	source->duration_column = nulls[SOURCE_DURATION] ? NULL :
+	source->duration_column = nulls[SOURCE_DURATION] ?
+		NULL :
 		pstrdup(NameStr(*DatumGetName(values[SOURCE_DURATION])));
 	source->id = *DatumGetUUIDP(values[SOURCE_ID]);
 	return source;
@@ -95,11 +109,11 @@ source_load(TupleTableSlot *slot)
 List *
 ub_sources(void)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Relation	rel = table_open(ub_catalog()->storage_source, AccessShareLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Relation rel = table_open(ub_catalog()->storage_source, AccessShareLock);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	List	   *sources = NIL;
+	List *sources = NIL;
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		sources = lappend(sources, source_load(slot));
@@ -114,14 +128,15 @@ ub_sources(void)
 bool
 ub_source_find(Oid relation, UbSource *source)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	UbScan		scan;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbScan scan;
 	ScanKeyData key;
-	bool		found;
+	bool found;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relation));
-	ub_scan_begin(&scan, ub_catalog()->storage_source, ub_catalog()->storage_source_pkey,
-				  snapshot, &key, 1);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relation));
+	ub_scan_begin(&scan, ub_catalog()->storage_source,
+				  ub_catalog()->storage_source_pkey, snapshot, &key, 1);
 	found = ub_scan_next(&scan);
 	if (found)
 		*source = *source_load(scan.slot);
@@ -137,7 +152,7 @@ ub_source_find(Oid relation, UbSource *source)
 bool
 ub_source_lock(const UbSource *source)
 {
-	Relation	rel = try_relation_open(source->relation, AccessShareLock);
+	Relation rel = try_relation_open(source->relation, AccessShareLock);
 
 	if (rel == NULL)
 		return false;
@@ -149,7 +164,7 @@ ub_source_lock(const UbSource *source)
 static void
 owner_begin(OwnerScope *scope, Oid relation)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", relation);
@@ -174,13 +189,15 @@ owner_end(OwnerScope *scope)
 
 /* Adds a SELECT that reads the source's columns from "from". */
 static void
-source_add_select(StringInfo query, const UbSource *source, const char *from, int sign)
+source_add_select(StringInfo query, const UbSource *source, const char *from,
+				  int sign)
 {
-	Oid			duration = InvalidOid;
+	Oid duration = InvalidOid;
 
 	if (source->duration_column != NULL)
-		duration = getBaseType(get_atttype(source->relation,
-										   get_attnum(source->relation, source->duration_column)));
+		duration = getBaseType(
+			get_atttype(source->relation,
+						get_attnum(source->relation, source->duration_column)));
 
 	appendStringInfo(query, "SELECT r.%s::text AS org_id, %d AS n, coalesce(r.%s::numeric, 0) AS bytes, ",
 					 quote_identifier(source->org_column), sign,
@@ -208,7 +225,8 @@ source_query_text(const UbSource *source, int which)
 	StringInfoData query;
 	const char *table;
 
-	table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(source->relation)),
+	table = quote_qualified_identifier(get_namespace_name(
+										   get_rel_namespace(source->relation)),
 									   get_rel_name(source->relation));
 	initStringInfo(&query);
 	appendStringInfoString(&query,
@@ -235,12 +253,13 @@ static SPIPlanPtr
 source_plan(const UbSource *source, int which)
 {
 	SourcePlans *entry;
-	bool		found;
-	Oid			argtypes[1] = {TEXTOID};
+	bool found;
+	Oid argtypes[1] = {TEXTOID};
 
 	if (kept_plans == NULL)
 	{
-		HASHCTL		control = {.keysize = sizeof(Oid), .entrysize = sizeof(SourcePlans)};
+		HASHCTL control = {.keysize = sizeof(Oid),
+						   .entrysize = sizeof(SourcePlans)};
 
 		kept_plans = hash_create("usage_billing sources", 16, &control, HASH_ELEM | HASH_BLOBS);
 	}
@@ -259,8 +278,9 @@ source_plan(const UbSource *source, int which)
 	entry->id = source->id;
 	if (entry->plans[which] == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(source_query_text(source, which),
-									   which == SOURCE_ONE_ORG ? 1 : 0, argtypes);
+		SPIPlanPtr plan = SPI_prepare(source_query_text(source, which),
+									  which == SOURCE_ONE_ORG ? 1 : 0,
+									  argtypes);
 
 		if (plan == NULL)
 			elog(ERROR, "could not prepare query: %s", SPI_result_code_string(SPI_result));
@@ -274,7 +294,8 @@ source_plan(const UbSource *source, int which)
 static void
 source_check_sum(const UbSource *source, Datum sum)
 {
-	if (numeric_is_nan(DatumGetNumeric(sum)) || numeric_is_inf(DatumGetNumeric(sum)))
+	if (numeric_is_nan(DatumGetNumeric(sum)) ||
+		numeric_is_inf(DatumGetNumeric(sum)))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("size or duration of a tracked file is not a number"),
@@ -288,18 +309,20 @@ source_check_sum(const UbSource *source, Datum sum)
 static void
 source_result_rows(const UbSource *source, UbRows *rows)
 {
-	TupleDesc	desc = SPI_tuptable->tupdesc;
+	TupleDesc desc = SPI_tuptable->tupdesc;
 
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		Datum		values[6];
-		bool		nulls[6] = {0};
-		bool		isnull;
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		Datum values[6];
+		bool nulls[6] = {0};
+		bool isnull;
 
 		values[0] = SPI_getbinval(tuple, desc, 1, &isnull);
-		ub_value_check_length(UB_PLACE_TABLE(get_rel_name(source->relation)), source->org_column,
-							  ub_value_slice(DatumGetTextPP(values[0])), UB_ID_BYTES);
+		ub_value_check_length(UB_PLACE_TABLE(get_rel_name(source->relation)),
+							  source->org_column,
+							  ub_value_slice(DatumGetTextPP(values[0])),
+							  UB_ID_BYTES);
 		values[1] = UUIDPGetDatum(&source->id);
 		values[2] = SPI_getbinval(tuple, desc, 2, &isnull);
 		values[3] = SPI_getbinval(tuple, desc, 3, &isnull);
@@ -316,47 +339,25 @@ source_result_rows(const UbSource *source, UbRows *rows)
  * into rows of storage_delta's shape. The table is locked.
  */
 void
-ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot, UbRows *rows)
+ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot,
+				UbRows *rows)
 {
-	OwnerScope	scope;
-	Datum		value = org_id ? CStringGetTextDatum(org_id) : (Datum) 0;
-	int			code;
+	OwnerScope scope;
+	Datum value = org_id ? CStringGetTextDatum(org_id) : (Datum) 0;
+	int code;
 
 	SPI_connect();
 	owner_begin(&scope, source->relation);
-	code = SPI_execute_snapshot(source_plan(source, org_id ? SOURCE_ONE_ORG : SOURCE_ALL),
-								&value, NULL, snapshot, InvalidSnapshot, true, false, 0);
+	code = SPI_execute_snapshot(source_plan(source,
+											org_id ? SOURCE_ONE_ORG :
+													 SOURCE_ALL),
+								&value, NULL, snapshot, InvalidSnapshot, true,
+								false, 0);
 	owner_end(&scope);
 	if (code != SPI_OK_SELECT)
 		elog(ERROR, "query returned %s", SPI_result_code_string(code));
 	source_result_rows(source, rows);
 	SPI_finish();
-}
-
-/* Appends rows to storage_delta, as of the current command. */
-static void
-source_append(UbRows *rows)
-{
-	Relation	rel = table_open(ub_catalog()->storage_delta, RowExclusiveLock);
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *info = makeNode(ResultRelInfo);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	TupleTableSlot *stored = table_slot_create(rel, NULL);
-
-	InitResultRelInfo(info, rel, 1, NULL, 0);
-	ExecOpenIndices(info, false);
-	while (tuplestore_gettupleslot(rows->store, true, false, slot))
-	{
-		ExecCopySlot(stored, slot);
-		table_tuple_insert(rel, stored, GetCurrentCommandId(true), 0, NULL);
-		ub_insert_index_tuples(info, stored, estate);
-		ResetPerTupleExprContext(estate);
-	}
-	ExecCloseIndices(info);
-	ExecDropSingleTupleTableSlot(slot);
-	ExecDropSingleTupleTableSlot(stored);
-	FreeExecutorState(estate);
-	table_close(rel, NoLock);
 }
 
 /*
@@ -367,11 +368,11 @@ Datum
 ub_storage_changed(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	OwnerScope	scope;
-	UbSource	source;
-	UbRows		rows;
-	int			which;
-	int			code;
+	OwnerScope scope;
+	UbSource source;
+	UbRows rows;
+	int which;
+	int code;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
@@ -379,7 +380,8 @@ ub_storage_changed(PG_FUNCTION_ARGS)
 		(trigger->tg_newtable == NULL && trigger->tg_oldtable == NULL))
 		ub_error_not_trigger("storage_changed()");
 	which = TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? SOURCE_INSERTED :
-		TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? SOURCE_DELETED : SOURCE_UPDATED;
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event)	   ? SOURCE_DELETED :
+														 SOURCE_UPDATED;
 	if (!ub_source_find(RelationGetRelid(trigger->tg_relation), &source))
 		return PointerGetDatum(NULL);
 
@@ -395,7 +397,7 @@ ub_storage_changed(PG_FUNCTION_ARGS)
 	source_result_rows(&source, &rows);
 	SPI_finish();
 	if (rows.count > 0)
-		source_append(&rows);
+		ub_rows_append(&rows);
 	ub_rows_end(&rows);
 	return PointerGetDatum(NULL);
 }

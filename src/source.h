@@ -13,13 +13,13 @@
 /* A tracked table: a row of storage_source. */
 typedef struct UbSource
 {
-	Oid			relation;
-	pg_uuid_t	id;
-	char	   *org_column;
-	char	   *bytes_column;
-	char	   *kind;			/* null where kind_column is given, or neither */
-	char	   *kind_column;	/* may be null */
-	char	   *duration_column;	/* may be null */
+	Oid relation;
+	pg_uuid_t id;
+	char *org_column;
+	char *bytes_column;
+	char *kind;			   /* null where kind_column is given, or neither */
+	char *kind_column;	   /* may be null */
+	char *duration_column; /* may be null */
 } UbSource;
 
 extern List *ub_sources(void);
@@ -28,4 +28,4 @@ extern bool ub_source_lock(const UbSource *source);
 extern void ub_source_count(const UbSource *source, const char *org_id,
 							Snapshot snapshot, UbRows *rows);
 
-#endif							/* UB_SOURCE_H */
+#endif /* UB_SOURCE_H */

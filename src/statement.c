@@ -36,15 +36,11 @@
 
 static UbQuery statement_page = {
 	.text = "SELECT id, kind, type, amount, source, description, user_id, metadata, created_at"
-	" FROM (" STATEMENT_BRANCH("usage", "debit", "source", "usage", "type = 'credit' AND amount > 0")
-	" UNION ALL " STATEMENT_BRANCH("revert", "credit", "usage_source", "usage_revert",
-								   "usage_type = 'credit'")
-	" UNION ALL " STATEMENT_BRANCH("grant", "credit", "source", "credit_grant", "true")
-	") AS entries ORDER BY created_at DESC, kind COLLATE \"C\" DESC, id DESC LIMIT $4",
+			" FROM (" STATEMENT_BRANCH("usage", "debit", "source", "usage", "type = 'credit' AND amount > 0") " UNION ALL " STATEMENT_BRANCH("revert", "credit", "usage_source", "usage_revert",
+																																			 "usage_type = 'credit'") " UNION ALL " STATEMENT_BRANCH("grant", "credit", "source", "credit_grant", "true") ") AS entries ORDER BY created_at DESC, kind COLLATE \"C\" DESC, id DESC LIMIT $4",
 	.nargs = 7,
 	.argtypes = {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID,
-	TIMESTAMPTZOID, TEXTOID, UUIDOID}
-};
+				 TIMESTAMPTZOID, TEXTOID, UUIDOID}};
 
 PG_FUNCTION_INFO_V1(ub_account_transactions);
 
@@ -52,8 +48,8 @@ PG_FUNCTION_INFO_V1(ub_account_transactions);
 typedef struct StatementCursor
 {
 	TimestampTz at;
-	char		kind[8];
-	pg_uuid_t	id;
+	char kind[8];
+	pg_uuid_t id;
 } StatementCursor;
 
 static const char *
@@ -66,12 +62,12 @@ cursor_text(TimestampTz at, const char *kind, const pg_uuid_t *id)
 static void
 cursor_read(UbSlice text, StatementCursor *cursor)
 {
-	char	   *copy = pnstrdup(text.data, text.len);
-	char	   *kind = copy + 1 < copy + text.len ? strchr(copy + 1, '-') : NULL;
-	char	   *id = kind ? strchr(kind + 1, '-') : NULL;
-	UbSlice		at_text = {copy, kind ? kind - copy : 0};
-	UbSlice		id_text = {id ? id + 1 : NULL, id ? (int) strlen(id + 1) : 0};
-	bool		malformed;
+	char *copy = pnstrdup(text.data, text.len);
+	char *kind = copy + 1 < copy + text.len ? strchr(copy + 1, '-') : NULL;
+	char *id = kind ? strchr(kind + 1, '-') : NULL;
+	UbSlice at_text = {copy, kind ? kind - copy : 0};
+	UbSlice id_text = {id ? id + 1 : NULL, id ? (int) strlen(id + 1) : 0};
+	bool malformed;
 
 	if (id != NULL && id - kind - 1 < (int) sizeof(cursor->kind))
 	{
@@ -97,12 +93,12 @@ static void
 statement_return(FunctionCallInfo fcinfo)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	TupleDesc	page = SPI_tuptable->tupdesc;
+	TupleDesc page = SPI_tuptable->tupdesc;
 
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
-		Datum		values[STATEMENT_COLUMNS];
-		bool		nulls[STATEMENT_COLUMNS];
+		Datum values[STATEMENT_COLUMNS];
+		bool nulls[STATEMENT_COLUMNS];
 
 		heap_deform_tuple(SPI_tuptable->vals[row], page, values, nulls);
 		values[STATEMENT_COLUMNS - 1] =
@@ -121,12 +117,12 @@ statement_return(FunctionCallInfo fcinfo)
 Datum
 ub_account_transactions(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 4);
-	UbSlice		before = ub_access_text_arg(fcinfo, 3);
-	int32		max_rows = PG_ARGISNULL(2) ? 100 : PG_GETARG_INT32(2);
+	UbChoice choice = ub_access_choice(fcinfo, 4);
+	UbSlice before = ub_access_text_arg(fcinfo, 3);
+	int32 max_rows = PG_ARGISNULL(2) ? 100 : PG_GETARG_INT32(2);
 	StatementCursor cursor = {.at = DT_NOEND};
-	UbAccount	account;
-	Datum		values[7];
+	UbAccount account;
+	Datum values[7];
 
 	InitMaterializedSRF(fcinfo, 0);
 	ub_access_account(&choice, GetActiveSnapshot(), &account);

@@ -44,76 +44,68 @@ static UbQuery difference_of_all = {
 	.text = STORAGE_DIFFERENCE(""),
 	.nargs = 1,
 	.argtypes = {UUIDOID},
-	.rows_name = "counted"
-};
+	.rows_name = "counted"};
 
 static UbQuery difference_of_org = {
 	.text = STORAGE_DIFFERENCE(" AND org_id = $2"),
 	.nargs = 2,
 	.argtypes = {UUIDOID, TEXTOID},
-	.rows_name = "counted"
-};
+	.rows_name = "counted"};
 
 static UbQuery mark_counted = {
 	.text = "INSERT INTO usage_billing.storage_counted VALUES ($1, now())"
-	" ON CONFLICT (source_id) DO UPDATE SET counted_at = excluded.counted_at",
+			" ON CONFLICT (source_id) DO UPDATE SET counted_at = excluded.counted_at",
 	.nargs = 1,
-	.argtypes = {UUIDOID}
-};
+	.argtypes = {UUIDOID}};
 
 static UbQuery mark_uncounted = {
 	.text = "DELETE FROM usage_billing.storage_counted WHERE source_id = $1",
 	.nargs = 1,
-	.argtypes = {UUIDOID}
-};
+	.argtypes = {UUIDOID}};
 
 static UbQuery forget_source = {
 	.text = "WITH totals AS (DELETE FROM usage_billing.storage_total WHERE source_id = $1),"
-	" deltas AS (DELETE FROM usage_billing.storage_delta WHERE source_id = $1),"
-	" counted AS (DELETE FROM usage_billing.storage_counted WHERE source_id = $1)"
-	" DELETE FROM usage_billing.storage_source WHERE source_id = $1",
+			" deltas AS (DELETE FROM usage_billing.storage_delta WHERE source_id = $1),"
+			" counted AS (DELETE FROM usage_billing.storage_counted WHERE source_id = $1)"
+			" DELETE FROM usage_billing.storage_source WHERE source_id = $1",
 	.nargs = 1,
-	.argtypes = {UUIDOID}
-};
+	.argtypes = {UUIDOID}};
 
 static UbQuery fold_org = {
 	.text = "WITH gone AS (DELETE FROM usage_billing.storage_delta WHERE org_id = $1 RETURNING *)"
-	" INSERT INTO usage_billing.storage_total AS t"
-	" SELECT org_id, source_id, kind, sum(files), sum(bytes), sum(seconds)"
-	" FROM gone GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
-	" ON CONFLICT (org_id, source_id, kind) DO UPDATE SET files = t.files + excluded.files,"
-	" bytes = t.bytes + excluded.bytes, seconds = t.seconds + excluded.seconds",
+			" INSERT INTO usage_billing.storage_total AS t"
+			" SELECT org_id, source_id, kind, sum(files), sum(bytes), sum(seconds)"
+			" FROM gone GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+			" ON CONFLICT (org_id, source_id, kind) DO UPDATE SET files = t.files + excluded.files,"
+			" bytes = t.bytes + excluded.bytes, seconds = t.seconds + excluded.seconds",
 	.nargs = 1,
-	.argtypes = {TEXTOID}
-};
+	.argtypes = {TEXTOID}};
 
 static UbQuery store_snapshot = {
 	.text = "INSERT INTO usage_billing.storage_snapshot"
-	" SELECT $1, (clock_timestamp() AT TIME ZONE 'UTC')::date,"
-	" (SELECT count(*) FROM usage_billing.project AS p WHERE p.org_id = $1),"
-	" coalesce(sum(t.files) FILTER (WHERE t.kind = 'image'), 0),"
-	" coalesce(sum(t.bytes) FILTER (WHERE t.kind = 'image'), 0),"
-	" coalesce(sum(t.files) FILTER (WHERE t.kind = 'video'), 0),"
-	" coalesce(sum(t.bytes) FILTER (WHERE t.kind = 'video'), 0),"
-	" coalesce(sum(t.files), 0), coalesce(sum(t.bytes), 0),"
-	" coalesce(sum(t.seconds) FILTER (WHERE t.kind = 'video'), 0) / 60, clock_timestamp()"
-	" FROM usage_billing.storage_total AS t"
-	" JOIN usage_billing.storage_source AS s ON s.source_id = t.source_id"
-	" WHERE t.org_id = $1",
+			" SELECT $1, (clock_timestamp() AT TIME ZONE 'UTC')::date,"
+			" (SELECT count(*) FROM usage_billing.project AS p WHERE p.org_id = $1),"
+			" coalesce(sum(t.files) FILTER (WHERE t.kind = 'image'), 0),"
+			" coalesce(sum(t.bytes) FILTER (WHERE t.kind = 'image'), 0),"
+			" coalesce(sum(t.files) FILTER (WHERE t.kind = 'video'), 0),"
+			" coalesce(sum(t.bytes) FILTER (WHERE t.kind = 'video'), 0),"
+			" coalesce(sum(t.files), 0), coalesce(sum(t.bytes), 0),"
+			" coalesce(sum(t.seconds) FILTER (WHERE t.kind = 'video'), 0) / 60, clock_timestamp()"
+			" FROM usage_billing.storage_total AS t"
+			" JOIN usage_billing.storage_source AS s ON s.source_id = t.source_id"
+			" WHERE t.org_id = $1",
 	.nargs = 1,
-	.argtypes = {TEXTOID}
-};
+	.argtypes = {TEXTOID}};
 
 static UbQuery replace_snapshot = {
 	.text = "UPDATE usage_billing.storage_snapshot AS s SET project_count = n.project_count,"
-	" image_file_count = n.image_file_count, image_storage_bytes = n.image_storage_bytes,"
-	" video_file_count = n.video_file_count, video_storage_bytes = n.video_storage_bytes,"
-	" total_file_count = n.total_file_count, total_storage_bytes = n.total_storage_bytes,"
-	" total_video_minutes = n.total_video_minutes, last_updated = n.last_updated"
-	" FROM arrived AS n WHERE s.org_id = n.org_id AND s.snapshot_date = n.snapshot_date"
-	" AND s.last_updated < n.last_updated",
-	.rows_name = "arrived"
-};
+			" image_file_count = n.image_file_count, image_storage_bytes = n.image_storage_bytes,"
+			" video_file_count = n.video_file_count, video_storage_bytes = n.video_storage_bytes,"
+			" total_file_count = n.total_file_count, total_storage_bytes = n.total_storage_bytes,"
+			" total_video_minutes = n.total_video_minutes, last_updated = n.last_updated"
+			" FROM arrived AS n WHERE s.org_id = n.org_id AND s.snapshot_date = n.snapshot_date"
+			" AND s.last_updated < n.last_updated",
+	.rows_name = "arrived"};
 
 #define STORAGE_USAGE \
 	"SELECT ROW(s.org_id, s.snapshot_date, s.last_updated, s.project_count," \
@@ -127,45 +119,40 @@ static UbQuery replace_snapshot = {
 static UbQuery latest_usage = {
 	.text = STORAGE_USAGE " ORDER BY s.snapshot_date DESC LIMIT 1",
 	.nargs = 1,
-	.argtypes = {TEXTOID}
-};
+	.argtypes = {TEXTOID}};
 
 static UbQuery usage_history = {
 	.text = STORAGE_USAGE " AND s.snapshot_date > (now() AT TIME ZONE 'UTC')::date - $2"
-	" ORDER BY s.snapshot_date",
+						  " ORDER BY s.snapshot_date",
 	.nargs = 2,
-	.argtypes = {TEXTOID, INT4OID}
-};
+	.argtypes = {TEXTOID, INT4OID}};
 
 static UbQuery org_is_known = {
 	.text = "SELECT 1 WHERE EXISTS (SELECT FROM usage_billing.billing_account WHERE org_id = $1)"
-	" OR EXISTS (SELECT FROM usage_billing.project WHERE org_id = $1)"
-	" OR EXISTS (SELECT FROM usage_billing.storage_limit WHERE org_id = $1)"
-	" OR EXISTS (SELECT FROM usage_billing.storage_snapshot WHERE org_id = $1)"
-	" OR EXISTS (SELECT FROM usage_billing.storage_delta WHERE org_id = $1)"
-	" OR EXISTS (SELECT FROM usage_billing.storage_total WHERE org_id = $1)",
+			" OR EXISTS (SELECT FROM usage_billing.project WHERE org_id = $1)"
+			" OR EXISTS (SELECT FROM usage_billing.storage_limit WHERE org_id = $1)"
+			" OR EXISTS (SELECT FROM usage_billing.storage_snapshot WHERE org_id = $1)"
+			" OR EXISTS (SELECT FROM usage_billing.storage_delta WHERE org_id = $1)"
+			" OR EXISTS (SELECT FROM usage_billing.storage_total WHERE org_id = $1)",
 	.nargs = 1,
-	.argtypes = {TEXTOID}
-};
+	.argtypes = {TEXTOID}};
 
 static UbQuery changed_orgs = {
 	/* steps from one organisation to the next, however many rows each has */
 	.text = "WITH RECURSIVE orgs AS ((SELECT org_id FROM usage_billing.storage_delta"
-	" ORDER BY org_id LIMIT 1) UNION ALL"
-	" SELECT (SELECT d.org_id FROM usage_billing.storage_delta AS d"
-	" WHERE d.org_id > orgs.org_id ORDER BY d.org_id LIMIT 1) FROM orgs"
-	" WHERE orgs.org_id IS NOT NULL)"
-	" SELECT org_id FROM orgs WHERE org_id IS NOT NULL",
-	.nargs = 0
-};
+			" ORDER BY org_id LIMIT 1) UNION ALL"
+			" SELECT (SELECT d.org_id FROM usage_billing.storage_delta AS d"
+			" WHERE d.org_id > orgs.org_id ORDER BY d.org_id LIMIT 1) FROM orgs"
+			" WHERE orgs.org_id IS NOT NULL)"
+			" SELECT org_id FROM orgs WHERE org_id IS NOT NULL",
+	.nargs = 0};
 
 static UbQuery store_limits = {
 	.text = "INSERT INTO usage_billing.storage_limit VALUES ($1, $2, $3, $4)"
-	" ON CONFLICT (org_id) DO UPDATE SET max_image_count = excluded.max_image_count,"
-	" max_video_count = excluded.max_video_count, max_project_count = excluded.max_project_count",
+			" ON CONFLICT (org_id) DO UPDATE SET max_image_count = excluded.max_image_count,"
+			" max_video_count = excluded.max_video_count, max_project_count = excluded.max_project_count",
 	.nargs = 4,
-	.argtypes = {TEXTOID, INT8OID, INT8OID, INT8OID}
-};
+	.argtypes = {TEXTOID, INT8OID, INT8OID, INT8OID}};
 
 PG_FUNCTION_INFO_V1(ub_get_storage_usage);
 PG_FUNCTION_INFO_V1(ub_get_storage_usage_history);
@@ -179,10 +166,11 @@ PG_FUNCTION_INFO_V1(ub_storage_truncated);
 static void
 storage_lock(uint16 class, const void *key, int len)
 {
-	LOCKTAG		tag;
-	uint64		hash = hash_bytes_extended(key, len, 0);
+	LOCKTAG tag;
+	uint64 hash = hash_bytes_extended(key, len, 0);
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, class);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, class);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
@@ -190,14 +178,14 @@ storage_lock(uint16 class, const void *key, int len)
 static TimestampTz
 source_counted_at(const UbSource *source)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	UbScan		scan;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbScan scan;
 	ScanKeyData key;
 	TimestampTz at = DT_NOBEGIN;
 
 	ub_scan_key_uuid(&key, 1, UUIDPGetDatum(&source->id));
-	ub_scan_begin(&scan, ub_catalog()->storage_counted, ub_catalog()->storage_counted_pkey,
-				  snapshot, &key, 1);
+	ub_scan_begin(&scan, ub_catalog()->storage_counted,
+				  ub_catalog()->storage_counted_pkey, snapshot, &key, 1);
 	if (ub_scan_next(&scan))
 	{
 		slot_getallattrs(scan.slot);
@@ -216,15 +204,16 @@ source_counted_at(const UbSource *source)
 static void
 source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
 {
-	Snapshot	snapshot;
-	UbRows		rows;
-	Datum		values[2] = {UUIDPGetDatum(&source->id), (Datum) 0};
+	Snapshot snapshot;
+	UbRows rows;
+	Datum values[2] = {UUIDPGetDatum(&source->id), (Datum) 0};
 
 	if (!ub_source_lock(source))
 	{
 		/* the table was dropped, and its files with it */
 		SPI_connect();
-		(void) ub_query_change(&forget_source, values, NULL, InvalidSnapshot, SPI_OK_DELETE);
+		(void) ub_query_change(&forget_source, values, NULL, InvalidSnapshot,
+							   SPI_OK_DELETE);
 		SPI_finish();
 		return;
 	}
@@ -238,10 +227,11 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
 	SPI_connect();
 	if (org_id != NULL)
 		values[1] = CStringGetTextDatum(org_id);
-	ub_query_change_with_rows(org_id ? &difference_of_org : &difference_of_all, &rows,
-							  values, snapshot);
+	ub_query_change_with_rows(org_id ? &difference_of_org : &difference_of_all,
+							  &rows, values, snapshot);
 	if (org_id == NULL)
-		(void) ub_query_change(&mark_counted, values, NULL, InvalidSnapshot, SPI_OK_INSERT);
+		(void) ub_query_change(&mark_counted, values, NULL, InvalidSnapshot,
+							   SPI_OK_INSERT);
 	SPI_finish();
 	ub_rows_end(&rows);
 	UnregisterSnapshot(snapshot);
@@ -252,9 +242,9 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
 static void
 storage_count_uncounted(void)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, ub_sources())
+	foreach (cell, ub_sources())
 	{
 		if (source_counted_at(lfirst(cell)) == DT_NOBEGIN)
 			source_recount(lfirst(cell), NULL, true);
@@ -265,7 +255,7 @@ storage_count_uncounted(void)
 static void
 storage_check_known(const char *org_id, Snapshot snapshot)
 {
-	Datum		value = CStringGetTextDatum(org_id);
+	Datum value = CStringGetTextDatum(org_id);
 
 	if (ub_query_read(&org_is_known, &value, NULL, snapshot) == 0)
 		ereport(ERROR,
@@ -282,8 +272,8 @@ storage_check_known(const char *org_id, Snapshot snapshot)
 void
 ub_storage_refresh_org(const char *org_id)
 {
-	Datum		value = CStringGetTextDatum(org_id);
-	Snapshot	snapshot;
+	Datum value = CStringGetTextDatum(org_id);
+	Snapshot snapshot;
 
 	storage_lock(UB_LOCK_STORAGE, org_id, strlen(org_id));
 	storage_count_uncounted();
@@ -291,8 +281,10 @@ ub_storage_refresh_org(const char *org_id)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	storage_check_known(org_id, snapshot);
 	UnregisterSnapshot(snapshot);
-	(void) ub_query_change(&fold_org, &value, NULL, InvalidSnapshot, SPI_OK_INSERT);
-	(void) ub_query_change(&store_snapshot, &value, NULL, InvalidSnapshot, SPI_OK_INSERT);
+	(void) ub_query_change(&fold_org, &value, NULL, InvalidSnapshot,
+						   SPI_OK_INSERT);
+	(void) ub_query_change(&store_snapshot, &value, NULL, InvalidSnapshot,
+						   SPI_OK_INSERT);
 	SPI_finish();
 	CommandCounterIncrement();
 }
@@ -301,7 +293,7 @@ ub_storage_refresh_org(const char *org_id)
 void
 ub_storage_recount_source(Oid relation)
 {
-	UbSource	source;
+	UbSource source;
 
 	if (ub_source_find(relation, &source))
 		source_recount(&source, NULL, false);
@@ -312,13 +304,14 @@ List *
 ub_storage_changed_orgs(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List	   *orgs = NIL;
+	List *orgs = NIL;
 
 	SPI_connect();
 	(void) ub_query_read(&changed_orgs, NULL, NULL, GetActiveSnapshot());
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		char	   *org_id = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		char *org_id = SPI_getvalue(SPI_tuptable->vals[i],
+									SPI_tuptable->tupdesc, 1);
 		MemoryContext old = MemoryContextSwitchTo(context);
 
 		orgs = lappend(orgs, pstrdup(org_id));
@@ -332,10 +325,10 @@ ub_storage_changed_orgs(void)
 List *
 ub_storage_sources_due(TimestampTz before)
 {
-	List	   *due = NIL;
-	ListCell   *cell;
+	List *due = NIL;
+	ListCell *cell;
 
-	foreach(cell, ub_sources())
+	foreach (cell, ub_sources())
 	{
 		const UbSource *source = lfirst(cell);
 
@@ -352,14 +345,15 @@ ub_storage_sources_due(TimestampTz before)
 static Datum
 storage_latest(const char *org_id, Snapshot snapshot)
 {
-	Datum		value = CStringGetTextDatum(org_id);
-	Datum		result = (Datum) 0;
-	bool		isnull;
+	Datum value = CStringGetTextDatum(org_id);
+	Datum result = (Datum) 0;
+	bool isnull;
 
 	SPI_connect();
 	if (ub_query_read(&latest_usage, &value, NULL, snapshot) > 0)
 		result = SPI_datumTransfer(SPI_getbinval(SPI_tuptable->vals[0],
-												 SPI_tuptable->tupdesc, 1, &isnull),
+												 SPI_tuptable->tupdesc, 1,
+												 &isnull),
 								   false, -1);
 	SPI_finish();
 	return result;
@@ -368,8 +362,8 @@ storage_latest(const char *org_id, Snapshot snapshot)
 static Datum
 storage_latest_now(const char *org_id)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Datum		result = storage_latest(org_id, snapshot);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Datum result = storage_latest(org_id, snapshot);
 
 	UnregisterSnapshot(snapshot);
 	return result;
@@ -379,7 +373,7 @@ storage_latest_now(const char *org_id)
 Datum
 ub_refresh_storage_usage(PG_FUNCTION_ARGS)
 {
-	char	   *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
+	char *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
 
 	PreventCommandIfReadOnly("refresh_storage_usage()");
 	ub_storage_refresh_org(org_id);
@@ -390,15 +384,15 @@ ub_refresh_storage_usage(PG_FUNCTION_ARGS)
 Datum
 ub_recount_storage_usage(PG_FUNCTION_ARGS)
 {
-	char	   *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
-	ListCell   *cell;
+	char *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
+	ListCell *cell;
 
 	PreventCommandIfReadOnly("recount_storage_usage()");
 	storage_lock(UB_LOCK_STORAGE, org_id, strlen(org_id));
-	foreach(cell, ub_sources())
+	foreach (cell, ub_sources())
 	{
 		const UbSource *source = lfirst(cell);
-		bool		counted = source_counted_at(source) != DT_NOBEGIN;
+		bool counted = source_counted_at(source) != DT_NOBEGIN;
 
 		source_recount(source, counted ? org_id : NULL, false);
 	}
@@ -410,8 +404,8 @@ ub_recount_storage_usage(PG_FUNCTION_ARGS)
 Datum
 ub_get_storage_usage(PG_FUNCTION_ARGS)
 {
-	char	   *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
-	Datum		result = storage_latest(org_id, GetActiveSnapshot());
+	char *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
+	Datum result = storage_latest(org_id, GetActiveSnapshot());
 
 	if (DatumGetPointer(result) != NULL)
 		PG_RETURN_DATUM(result);
@@ -428,10 +422,10 @@ ub_get_storage_usage(PG_FUNCTION_ARGS)
 Datum
 ub_get_storage_usage_history(PG_FUNCTION_ARGS)
 {
-	char	   *org_id = ub_access_org(ub_access_text_arg(fcinfo, 1));
-	int32		days = PG_ARGISNULL(0) ? 30 : PG_GETARG_INT32(0);
+	char *org_id = ub_access_org(ub_access_text_arg(fcinfo, 1));
+	int32 days = PG_ARGISNULL(0) ? 30 : PG_GETARG_INT32(0);
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum		values[2];
+	Datum values[2];
 
 	if (days <= 0)
 		ub_value_error(UB_PLACE_PARAMETER, "days", ERRCODE_INVALID_PARAMETER_VALUE,
@@ -445,11 +439,12 @@ ub_get_storage_usage_history(PG_FUNCTION_ARGS)
 	(void) ub_query_read(&usage_history, values, NULL, GetActiveSnapshot());
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		bool		isnull;
-		HeapTupleHeader row =
-			DatumGetHeapTupleHeader(SPI_getbinval(SPI_tuptable->vals[i],
-												  SPI_tuptable->tupdesc, 1, &isnull));
-		HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(row), .t_data = row};
+		bool isnull;
+		HeapTupleHeader row = DatumGetHeapTupleHeader(
+			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1,
+						  &isnull));
+		HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(row),
+							   .t_data = row};
 
 		tuplestore_puttuple(result->setResult, &tuple);
 	}
@@ -462,9 +457,9 @@ Datum
 ub_set_storage_limits(PG_FUNCTION_ARGS)
 {
 	static const char *const names[] = {"max_image_count", "max_video_count", "max_project_count"};
-	char	   *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
-	Datum		values[4];
-	char		nulls[5] = "    ";
+	char *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
+	Datum values[4];
+	char nulls[5] = "    ";
 
 	PreventCommandIfReadOnly("set_storage_limits()");
 	values[0] = CStringGetTextDatum(org_id);
@@ -473,13 +468,16 @@ ub_set_storage_limits(PG_FUNCTION_ARGS)
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 		values[i] = PG_GETARG_DATUM(i);
 		if (!PG_ARGISNULL(i) && PG_GETARG_INT64(i) < 0)
-			ub_value_error(UB_PLACE_PARAMETER, names[i - 1], ERRCODE_INVALID_PARAMETER_VALUE,
-						   psprintf("is " INT64_FORMAT "; it must not be negative",
+			ub_value_error(UB_PLACE_PARAMETER, names[i - 1],
+						   ERRCODE_INVALID_PARAMETER_VALUE,
+						   psprintf("is " INT64_FORMAT
+									"; it must not be negative",
 									PG_GETARG_INT64(i)),
 						   "Leave it out for no limit.");
 	}
 	SPI_connect();
-	(void) ub_query_change(&store_limits, values, nulls, InvalidSnapshot, SPI_OK_INSERT);
+	(void) ub_query_change(&store_limits, values, nulls, InvalidSnapshot,
+						   SPI_OK_INSERT);
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -491,12 +489,13 @@ ub_set_storage_limits(PG_FUNCTION_ARGS)
 Datum
 ub_snapshot_before_insert(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = ub_fact_before_row(fcinfo, ub_catalog()->storage_snapshot,
+	TriggerData *trigger = ub_fact_before_row(fcinfo,
+											  ub_catalog()->storage_snapshot,
 											  "snapshot_before_insert()");
 	TupleTableSlot *slot = trigger->tg_trigslot;
 	TupleTableSlot *stored;
 	ScanKeyData keys[2];
-	UbRows		rows;
+	UbRows rows;
 
 	slot_getallattrs(slot);
 	/* the server itself refuses these */
@@ -506,8 +505,10 @@ ub_snapshot_before_insert(PG_FUNCTION_ARGS)
 					  ub_fact_text(slot->tts_values, slot->tts_isnull, 0));
 
 	ub_scan_key_text(&keys[0], 1, slot->tts_values[0]);
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_DATE_EQ, slot->tts_values[1]);
-	stored = ub_fact_find(trigger->tg_relation, ub_catalog()->storage_snapshot_pkey, keys, 2);
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_DATE_EQ,
+				slot->tts_values[1]);
+	stored = ub_fact_find(trigger->tg_relation,
+						  ub_catalog()->storage_snapshot_pkey, keys, 2);
 	if (stored == NULL)
 		return PointerGetDatum(trigger->tg_trigtuple);
 	ExecDropSingleTupleTableSlot(stored);
@@ -524,8 +525,8 @@ Datum
 ub_storage_truncated(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	UbSource	source;
-	Datum		value;
+	UbSource source;
+	Datum value;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
@@ -536,7 +537,8 @@ ub_storage_truncated(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	value = UUIDPGetDatum(&source.id);
 	SPI_connect();
-	(void) ub_query_change(&mark_uncounted, &value, NULL, InvalidSnapshot, SPI_OK_DELETE);
+	(void) ub_query_change(&mark_uncounted, &value, NULL, InvalidSnapshot,
+						   SPI_OK_DELETE);
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }

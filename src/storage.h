@@ -13,4 +13,4 @@ extern void ub_storage_refresh_org(const char *org_id);
 extern List *ub_storage_sources_due(TimestampTz before);
 extern void ub_storage_recount_source(Oid relation);
 
-#endif							/* UB_STORAGE_H */
+#endif /* UB_STORAGE_H */

@@ -28,39 +28,36 @@
 /* The triggers of a tracked table; %s is the table. */
 static const char *const track_triggers[][2] = {
 	{"usage_billing_insert", "CREATE TRIGGER usage_billing_insert AFTER INSERT ON %s"
-		" REFERENCING NEW TABLE AS usage_billing_new"
-	" FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.storage_changed()"},
+							 " REFERENCING NEW TABLE AS usage_billing_new"
+							 " FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.storage_changed()"},
 	{"usage_billing_update", "CREATE TRIGGER usage_billing_update AFTER UPDATE ON %s"
-		" REFERENCING OLD TABLE AS usage_billing_old NEW TABLE AS usage_billing_new"
-	" FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.storage_changed()"},
+							 " REFERENCING OLD TABLE AS usage_billing_old NEW TABLE AS usage_billing_new"
+							 " FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.storage_changed()"},
 	{"usage_billing_delete", "CREATE TRIGGER usage_billing_delete AFTER DELETE ON %s"
-		" REFERENCING OLD TABLE AS usage_billing_old"
-	" FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.storage_changed()"},
+							 " REFERENCING OLD TABLE AS usage_billing_old"
+							 " FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.storage_changed()"},
 	{"usage_billing_truncate", "CREATE TRIGGER usage_billing_truncate AFTER TRUNCATE ON %s"
-	" FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.storage_truncated()"}
-};
+							   " FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.storage_truncated()"}};
 
 /* A new definition is a new source, so that it is counted afresh. */
 static UbQuery store_source = {
 	.text = "INSERT INTO usage_billing.storage_source"
-	" (relation, org_column, bytes_column, kind, kind_column, duration_column)"
-	" VALUES ($1, $2, $3, $4, $5, $6)",
+			" (relation, org_column, bytes_column, kind, kind_column, duration_column)"
+			" VALUES ($1, $2, $3, $4, $5, $6)",
 	.nargs = 6,
-	.argtypes = {REGCLASSOID, NAMEOID, NAMEOID, TEXTOID, NAMEOID, NAMEOID}
-};
+	.argtypes = {REGCLASSOID, NAMEOID, NAMEOID, TEXTOID, NAMEOID, NAMEOID}};
 
 static UbQuery remove_source = {
 	.text = "WITH gone AS (DELETE FROM usage_billing.storage_source WHERE relation = $1"
-	" RETURNING source_id),"
-	" totals AS (DELETE FROM usage_billing.storage_total USING gone"
-	" WHERE storage_total.source_id = gone.source_id),"
-	" deltas AS (DELETE FROM usage_billing.storage_delta USING gone"
-	" WHERE storage_delta.source_id = gone.source_id)"
-	" DELETE FROM usage_billing.storage_counted USING gone"
-	" WHERE storage_counted.source_id = gone.source_id",
+			" RETURNING source_id),"
+			" totals AS (DELETE FROM usage_billing.storage_total USING gone"
+			" WHERE storage_total.source_id = gone.source_id),"
+			" deltas AS (DELETE FROM usage_billing.storage_delta USING gone"
+			" WHERE storage_delta.source_id = gone.source_id)"
+			" DELETE FROM usage_billing.storage_counted USING gone"
+			" WHERE storage_counted.source_id = gone.source_id",
 	.nargs = 1,
-	.argtypes = {REGCLASSOID}
-};
+	.argtypes = {REGCLASSOID}};
 
 PG_FUNCTION_INFO_V1(ub_track_storage);
 PG_FUNCTION_INFO_V1(ub_untrack_storage);
@@ -69,8 +66,7 @@ static void
 track_wrong_table(Relation rel, const char *found)
 {
 	ub_value_error(UB_PLACE_PARAMETER, "relation", ERRCODE_INVALID_PARAMETER_VALUE,
-				   psprintf("\"%s\" %s", ub_clip(RelationGetRelationName(rel),
-												 strlen(RelationGetRelationName(rel))), found),
+				   psprintf("\"%s\" %s", ub_clip(RelationGetRelationName(rel), strlen(RelationGetRelationName(rel))), found),
 				   "Only plain and partitioned tables can be tracked.");
 }
 
@@ -81,7 +77,7 @@ track_wrong_table(Relation rel, const char *found)
 static Relation
 track_open(FunctionCallInfo fcinfo)
 {
-	Relation	rel;
+	Relation rel;
 
 	ub_access_require_unscoped();
 	if (PG_ARGISNULL(0))
@@ -111,7 +107,8 @@ track_check_table(Relation rel)
 	if (rel->rd_rel->relispartition)
 		track_wrong_table(rel, "is a partition; track the table that it belongs to");
 	if (rel->rd_rel->relkind == RELKIND_RELATION &&
-		(has_subclass(RelationGetRelid(rel)) || has_superclass(RelationGetRelid(rel))))
+		(has_subclass(RelationGetRelid(rel)) ||
+		 has_superclass(RelationGetRelid(rel))))
 		track_wrong_table(rel, "inherits or is inherited from");
 	if (IsCatalogRelation(rel))
 		track_wrong_table(rel, "belongs to the system catalogs");
@@ -129,9 +126,9 @@ typedef enum TrackColumn
 static bool
 track_type_fits(Oid type, TrackColumn wanted)
 {
-	Oid			base = getBaseType(type);
-	char		category;
-	bool		preferred;
+	Oid base = getBaseType(type);
+	char category;
+	bool preferred;
 
 	get_type_category_preferred(base, &category, &preferred);
 	if (wanted == TRACK_DURATION && base == INTERVALOID)
@@ -139,38 +136,42 @@ track_type_fits(Oid type, TrackColumn wanted)
 	if (category == TYPCATEGORY_STRING || base == INT2OID || base == INT4OID ||
 		base == INT8OID || base == NUMERICOID)
 		return true;
-	return wanted == TRACK_TEXT && (base == UUIDOID || category == TYPCATEGORY_ENUM);
+	return wanted == TRACK_TEXT &&
+		(base == UUIDOID || category == TYPCATEGORY_ENUM);
 }
 
 /* Checks a column that a parameter names; none if it is null. */
 static void
-track_check_column(FunctionCallInfo fcinfo, int n, Relation rel, const char *parameter,
-				   TrackColumn wanted, bool required)
+track_check_column(FunctionCallInfo fcinfo, int n, Relation rel,
+				   const char *parameter, TrackColumn wanted, bool required)
 {
 	const char *name;
-	AttrNumber	attno;
+	AttrNumber attno;
 
 	if (PG_ARGISNULL(n) || NameStr(*PG_GETARG_NAME(n))[0] == '\0')
 	{
 		if (required)
-			ub_value_error(UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_PARAMETER_VALUE,
-						   "is missing", NULL);
+			ub_value_error(UB_PLACE_PARAMETER, parameter,
+						   ERRCODE_INVALID_PARAMETER_VALUE, "is missing", NULL);
 		return;
 	}
 	name = NameStr(*PG_GETARG_NAME(n));
 	attno = get_attnum(RelationGetRelid(rel), name);
 	if (attno <= 0)
-		ub_value_error(UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_PARAMETER_VALUE,
-					   psprintf("\"%s\" is no column of the table", name), NULL);
+		ub_value_error(UB_PLACE_PARAMETER, parameter,
+					   ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("\"%s\" is no column of the table", name),
+					   NULL);
 	if (!track_type_fits(get_atttype(RelationGetRelid(rel), attno), wanted))
-		ub_value_error(UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_PARAMETER_VALUE,
-					   psprintf("\"%s\" is of type %s", name,
-								format_type_be(get_atttype(RelationGetRelid(rel), attno))),
-					   wanted == TRACK_TEXT ?
-					   "Use a column of an integer, text, uuid or enum type." :
-					   wanted == TRACK_NUMBER ?
-					   "Use a column of an integer, numeric or text type." :
-					   "Use a column of an integer, numeric, interval or text type.");
+		ub_value_error(
+			UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_PARAMETER_VALUE,
+			psprintf("\"%s\" is of type %s", name,
+					 format_type_be(get_atttype(RelationGetRelid(rel), attno))),
+			wanted == TRACK_TEXT ?
+				"Use a column of an integer, text, uuid or enum type." :
+				wanted == TRACK_NUMBER ?
+				"Use a column of an integer, numeric or text type." :
+				"Use a column of an integer, numeric, interval or text type.");
 }
 
 static bool
@@ -180,10 +181,11 @@ track_same_text(FunctionCallInfo fcinfo, int n, const char *stored)
 
 	if (!PG_ARGISNULL(n))
 		given = n == 3 ? text_to_cstring(PG_GETARG_TEXT_PP(n)) :
-			NameStr(*PG_GETARG_NAME(n));
+						 NameStr(*PG_GETARG_NAME(n));
 	if (given != NULL && *given == '\0')
 		given = NULL;
-	return given == NULL || stored == NULL ? given == stored : strcmp(given, stored) == 0;
+	return given == NULL || stored == NULL ? given == stored :
+											 strcmp(given, stored) == 0;
 }
 
 /* Whether the call says what is stored already. */
@@ -201,13 +203,14 @@ track_is_same(FunctionCallInfo fcinfo, const UbSource *source)
 static void
 track_set_triggers(Relation rel, bool wanted)
 {
-	char	   *table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-												   RelationGetRelationName(rel));
+	char *table = quote_qualified_identifier(get_namespace_name(
+												 RelationGetNamespace(rel)),
+											 RelationGetRelationName(rel));
 
 	for (int i = 0; i < (int) lengthof(track_triggers); i++)
 	{
 		const char *name = track_triggers[i][0];
-		int			code = SPI_OK_UTILITY;
+		int code = SPI_OK_UTILITY;
 
 		if (OidIsValid(get_trigger_oid(RelationGetRelid(rel), name, true)))
 			code = SPI_execute(psprintf("DROP TRIGGER %s ON %s", name, table), false, 0);
@@ -225,11 +228,11 @@ track_set_triggers(Relation rel, bool wanted)
 Datum
 ub_track_storage(PG_FUNCTION_ARGS)
 {
-	Relation	rel = track_open(fcinfo);
-	UbSource	source;
-	Datum		values[6];
-	char		nulls[7] = "      ";
-	bool		tracked;
+	Relation rel = track_open(fcinfo);
+	UbSource source;
+	Datum values[6];
+	char nulls[7] = "      ";
+	bool tracked;
 
 	track_check_table(rel);
 	track_check_column(fcinfo, 1, rel, "org_column", TRACK_TEXT, true);
@@ -238,7 +241,7 @@ ub_track_storage(PG_FUNCTION_ARGS)
 	track_check_column(fcinfo, 5, rel, "duration_column", TRACK_DURATION, false);
 	for (int i = 0; i < 6; i++)
 	{
-		bool		empty = !PG_ARGISNULL(i) &&
+		bool empty = !PG_ARGISNULL(i) &&
 			((i == 3 && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(i)) == 0) ||
 			 (i > 3 && NameStr(*PG_GETARG_NAME(i))[0] == '\0'));
 
@@ -253,8 +256,10 @@ ub_track_storage(PG_FUNCTION_ARGS)
 	SPI_connect();
 	if (!tracked || !track_is_same(fcinfo, &source))
 	{
-		(void) ub_query_change(&remove_source, values, NULL, InvalidSnapshot, SPI_OK_DELETE);
-		(void) ub_query_change(&store_source, values, nulls, InvalidSnapshot, SPI_OK_INSERT);
+		(void) ub_query_change(&remove_source, values, NULL, InvalidSnapshot,
+							   SPI_OK_DELETE);
+		(void) ub_query_change(&store_source, values, nulls, InvalidSnapshot,
+							   SPI_OK_INSERT);
 	}
 	track_set_triggers(rel, true);
 	SPI_finish();
@@ -266,11 +271,12 @@ ub_track_storage(PG_FUNCTION_ARGS)
 Datum
 ub_untrack_storage(PG_FUNCTION_ARGS)
 {
-	Relation	rel = track_open(fcinfo);
-	Datum		value = PG_GETARG_DATUM(0);
+	Relation rel = track_open(fcinfo);
+	Datum value = PG_GETARG_DATUM(0);
 
 	SPI_connect();
-	(void) ub_query_change(&remove_source, &value, NULL, InvalidSnapshot, SPI_OK_DELETE);
+	(void) ub_query_change(&remove_source, &value, NULL, InvalidSnapshot,
+						   SPI_OK_DELETE);
 	track_set_triggers(rel, false);
 	SPI_finish();
 	table_close(rel, NoLock);

@@ -30,29 +30,29 @@ static const char *const resource_names[UB_RESOURCES] = {"transcoders", "vod_str
 /* What account_usage_trend adds up. */
 typedef struct TrendHour
 {
-	int128		events;
-	int128		viewing_seconds;
-	int128		viewing_bytes;
+	int128 events;
+	int128 viewing_seconds;
+	int128 viewing_bytes;
 } TrendHour;
 
 typedef struct Trend
 {
-	UbRange		range;
-	bool		resources[UB_RESOURCES];
-	int128		sums[UB_SUMS];
-	TrendHour  *hours;			/* one for each hour of the range */
+	UbRange range;
+	bool resources[UB_RESOURCES];
+	int128 sums[UB_SUMS];
+	TrendHour *hours; /* one for each hour of the range */
 } Trend;
 
 /* What usage_series adds up, by bucket. */
 typedef struct Series
 {
-	UbSlice		source;			/* empty: all */
-	bool		has_type;
-	UbKind		type;
-	Datum		unit;			/* for date_trunc */
-	Datum		zone;
-	TimestampTz bucket;			/* the last hour's bucket … */
-	TimestampTz bucket_end;		/* … and where it ends */
+	UbSlice source; /* empty: all */
+	bool has_type;
+	UbKind type;
+	Datum unit; /* for date_trunc */
+	Datum zone;
+	TimestampTz bucket;		/* the last hour's bucket … */
+	TimestampTz bucket_end; /* … and where it ends */
 	UbDeltaSet *sums;
 } Series;
 
@@ -67,19 +67,20 @@ static void
 hours_visit(text *billing_id, const UbRange *range, Snapshot snapshot,
 			UbDeltaVisitor visitor, void *state)
 {
-	UbScan		scan;
+	UbScan scan;
 	ScanKeyData keys[3];
 
 	ub_scan_key_text(&keys[0], 1, PointerGetDatum(billing_id));
 	ub_scan_key_time(&keys[1], 2, BTGreaterEqualStrategyNumber,
 					 TimestampTzGetDatum(range->from));
-	ub_scan_key_time(&keys[2], 2, BTLessStrategyNumber, TimestampTzGetDatum(range->to));
+	ub_scan_key_time(&keys[2], 2, BTLessStrategyNumber,
+					 TimestampTzGetDatum(range->to));
 
-	ub_scan_begin(&scan, ub_catalog()->usage_hourly, ub_catalog()->usage_hourly_pkey,
-				  snapshot, keys, 3);
+	ub_scan_begin(&scan, ub_catalog()->usage_hourly,
+				  ub_catalog()->usage_hourly_pkey, snapshot, keys, 3);
 	while (ub_scan_next(&scan))
 	{
-		UbDelta		hour;
+		UbDelta hour;
 
 		CHECK_FOR_INTERRUPTS();
 		ub_hour_load(scan.slot, &hour);
@@ -87,11 +88,11 @@ hours_visit(text *billing_id, const UbRange *range, Snapshot snapshot,
 	}
 	ub_scan_end(&scan);
 
-	ub_scan_begin(&scan, ub_catalog()->usage_delta, ub_catalog()->usage_delta_key,
-				  snapshot, keys, 3);
+	ub_scan_begin(&scan, ub_catalog()->usage_delta,
+				  ub_catalog()->usage_delta_key, snapshot, keys, 3);
 	while (ub_scan_next(&scan))
 	{
-		UbDelta		delta;
+		UbDelta delta;
 
 		CHECK_FOR_INTERRUPTS();
 		ub_delta_load(scan.slot, &delta);
@@ -111,21 +112,23 @@ trend_number(int128 sum, const char *what)
 static void
 trend_add(void *state, const UbDelta *delta)
 {
-	Trend	   *trend = state;
-	TrendHour  *hour;
-	bool		wanted = false;
+	Trend *trend = state;
+	TrendHour *hour;
+	bool wanted = false;
 
 	if (delta->key.kind != UB_KIND_FEATURE)
 		return;
 	for (int i = 0; i < UB_RESOURCES; i++)
-		wanted = wanted || (trend->resources[i] &&
-							ub_slice_is(delta->key.source, resource_names[i]));
+		wanted = wanted ||
+			(trend->resources[i] &&
+			 ub_slice_is(delta->key.source, resource_names[i]));
 	if (!wanted)
 		return;
 
 	for (int i = 0; i < UB_SUMS; i++)
 		trend->sums[i] += delta->sums[i];
-	hour = &trend->hours[(delta->key.hour - trend->range.from) / USECS_PER_HOUR];
+	hour = &trend
+				->hours[(delta->key.hour - trend->range.from) / USECS_PER_HOUR];
 	hour->events += delta->sums[UB_SUM_EVENTS];
 	hour->viewing_seconds += delta->sums[UB_SUM_MEASURES];
 	hour->viewing_bytes += delta->sums[UB_SUM_MEASURES + 1];
@@ -135,16 +138,17 @@ trend_add(void *state, const UbDelta *delta)
 static int64
 trend_average(const Trend *trend)
 {
-	int128		sessions = trend->sums[UB_SUM_AMOUNT];
-	int128		seconds = trend->sums[UB_SUM_MEASURES];
+	int128 sessions = trend->sums[UB_SUM_AMOUNT];
+	int128 seconds = trend->sums[UB_SUM_MEASURES];
 
-	return sessions > 0 ? (int64) ((seconds * 2 + sessions) / (sessions * 2)) : 0;
+	return sessions > 0 ? (int64) ((seconds * 2 + sessions) / (sessions * 2)) :
+						  0;
 }
 
 static void
 trend_push_hours(JsonbParseState **state, const Trend *trend)
 {
-	int			n = (trend->range.to - trend->range.from) / USECS_PER_HOUR;
+	int n = (trend->range.to - trend->range.from) / USECS_PER_HOUR;
 
 	ub_object_array(state, "trend");
 	for (int i = 0; i < n; i++)
@@ -176,7 +180,8 @@ trend_result(const UbAccount *account, const Trend *trend, bool with_hours)
 	ub_object_int(&state, "avg_viewing_seconds", trend_average(trend));
 	for (int i = 0; i < UB_MEASURES; i++)
 		ub_object_int(&state, ub_measure_names[i],
-					  trend_number(trend->sums[UB_SUM_MEASURES + i], ub_measure_names[i]));
+					  trend_number(trend->sums[UB_SUM_MEASURES + i],
+								   ub_measure_names[i]));
 	if (with_hours)
 		trend_push_hours(&state, trend);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
@@ -202,10 +207,10 @@ trend_result(const UbAccount *account, const Trend *trend, bool with_hours)
 Datum
 ub_account_usage_trend(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 4);
-	UbAccount	account;
-	Trend		trend = {0};
-	bool		with_hours;
+	UbChoice choice = ub_access_choice(fcinfo, 4);
+	UbAccount account;
+	Trend trend = {0};
+	bool with_hours;
 
 	ub_access_account(&choice, GetActiveSnapshot(), &account);
 	ub_range_of_trend(&trend.range, ub_access_text_arg(fcinfo, 0),
@@ -214,9 +219,11 @@ ub_account_usage_trend(PG_FUNCTION_ARGS)
 					   resource_names, trend.resources);
 	with_hours = ub_document_include(ub_access_text_arg(fcinfo, 3));
 
-	trend.hours = palloc0(sizeof(TrendHour) *
-						  ((trend.range.to - trend.range.from) / USECS_PER_HOUR));
-	hours_visit(account.billing_id, &trend.range, GetActiveSnapshot(), trend_add, &trend);
+	trend.hours = palloc0(
+		sizeof(TrendHour) *
+		((trend.range.to - trend.range.from) / USECS_PER_HOUR));
+	hours_visit(account.billing_id, &trend.range, GetActiveSnapshot(),
+				trend_add, &trend);
 	PG_RETURN_DATUM(trend_result(&account, &trend, with_hours));
 }
 
@@ -224,8 +231,9 @@ ub_account_usage_trend(PG_FUNCTION_ARGS)
 static TimestampTz
 series_trunc(const Series *series, TimestampTz at)
 {
-	return DatumGetTimestampTz(DirectFunctionCall3(timestamptz_trunc_zone, series->unit,
-												   TimestampTzGetDatum(at), series->zone));
+	return DatumGetTimestampTz(
+		DirectFunctionCall3(timestamptz_trunc_zone, series->unit,
+							TimestampTzGetDatum(at), series->zone));
 }
 
 /* The start of the bucket after the one that starts at start. */
@@ -235,14 +243,15 @@ series_next(const Series *series, TimestampTz start)
 	static const struct
 	{
 		const char *unit;
-		int			hours;		/* surely in the next bucket, in any zone */
-	}			steps[] = {{"hour", 1}, {"day", 36}, {"week", 10 * 24}, {"month", 45 * 24}};
-	UbSlice		unit = ub_value_slice(DatumGetTextPP(series->unit));
+		int hours; /* surely in the next bucket, in any zone */
+	} steps[] = {{"hour", 1}, {"day", 36}, {"week", 10 * 24}, {"month", 45 * 24}};
+	UbSlice unit = ub_value_slice(DatumGetTextPP(series->unit));
 
 	for (int i = 0; i < (int) lengthof(steps); i++)
 	{
 		if (ub_slice_is(unit, steps[i].unit))
-			return series_trunc(series, start + steps[i].hours * USECS_PER_HOUR);
+			return series_trunc(series,
+								start + steps[i].hours * USECS_PER_HOUR);
 	}
 	elog(ERROR, "unexpected bucket");
 }
@@ -250,12 +259,14 @@ series_next(const Series *series, TimestampTz start)
 static void
 series_add(void *state, const UbDelta *delta)
 {
-	Series	   *series = state;
-	UbDeltaKey	key = delta->key;
-	UbDelta    *sum;
+	Series *series = state;
+	UbDeltaKey key = delta->key;
+	UbDelta *sum;
 
-	if ((series->source.len > 0 && !ub_slices_equal(series->source, key.source)) ||
-		(series->has_type && series->type != key.kind) || key.kind == UB_KIND_GRANT)
+	if ((series->source.len > 0 &&
+		 !ub_slices_equal(series->source, key.source)) ||
+		(series->has_type && series->type != key.kind) ||
+		key.kind == UB_KIND_GRANT)
 		return;
 	if (key.hour < series->bucket || key.hour >= series->bucket_end)
 	{
@@ -269,17 +280,18 @@ series_add(void *state, const UbDelta *delta)
 }
 
 static void
-series_put(ReturnSetInfo *result, TimestampTz bucket, UbSlice source, UbKind kind,
-		   int128 events, int128 amount)
+series_put(ReturnSetInfo *result, TimestampTz bucket, UbSlice source,
+		   UbKind kind, int128 events, int128 amount)
 {
-	Datum		values[5];
-	bool		nulls[5] = {0};
+	Datum values[5];
+	bool nulls[5] = {0};
 
 	values[0] = TimestampTzGetDatum(bucket);
 	values[1] = PointerGetDatum(ub_value_text(source));
 	nulls[2] = kind == UB_KIND_GRANT;
-	values[2] = ObjectIdGetDatum(kind == UB_KIND_FEATURE ? ub_catalog()->usage_type_feature :
-								 ub_catalog()->usage_type_credit);
+	values[2] = ObjectIdGetDatum(kind == UB_KIND_FEATURE ?
+									 ub_catalog()->usage_type_feature :
+									 ub_catalog()->usage_type_credit);
 	values[3] = Int64GetDatum(trend_number(events, "events"));
 	values[4] = Int64GetDatum(trend_number(amount, "amount"));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
@@ -287,9 +299,10 @@ series_put(ReturnSetInfo *result, TimestampTz bucket, UbSlice source, UbKind kin
 
 /* Fills the buckets from *next up to (not including) end with zeros. */
 static void
-series_fill(ReturnSetInfo *result, const Series *series, TimestampTz *next, TimestampTz end)
+series_fill(ReturnSetInfo *result, const Series *series, TimestampTz *next,
+			TimestampTz end)
 {
-	UbKind		kind = series->has_type ? series->type : UB_KIND_GRANT;
+	UbKind kind = series->has_type ? series->type : UB_KIND_GRANT;
 
 	if (series->source.len == 0)
 		return;
@@ -304,9 +317,9 @@ static void
 series_return(ReturnSetInfo *result, const Series *series, const UbRange *range)
 {
 	TimestampTz next = series_trunc(series, range->from);
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, ub_deltas_sorted(series->sums))
+	foreach (cell, ub_deltas_sorted(series->sums))
 	{
 		const UbDelta *sum = lfirst(cell);
 
@@ -328,13 +341,13 @@ series_return(ReturnSetInfo *result, const Series *series, const UbRange *range)
 Datum
 ub_usage_series(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 6);
-	UbSlice		unit = ub_access_text_arg(fcinfo, 2);
-	UbSlice		zone = ub_access_text_arg(fcinfo, 3);
-	UbSlice		source = ub_access_text_arg(fcinfo, 4);
-	Series		series = {0};
-	UbAccount	account;
-	UbRange		range;
+	UbChoice choice = ub_access_choice(fcinfo, 6);
+	UbSlice unit = ub_access_text_arg(fcinfo, 2);
+	UbSlice zone = ub_access_text_arg(fcinfo, 3);
+	UbSlice source = ub_access_text_arg(fcinfo, 4);
+	Series series = {0};
+	UbAccount account;
+	UbRange range;
 
 	InitMaterializedSRF(fcinfo, 0);
 	ub_access_account(&choice, GetActiveSnapshot(), &account);
@@ -350,11 +363,13 @@ ub_usage_series(PG_FUNCTION_ARGS)
 	series.has_type = !PG_ARGISNULL(5);
 	if (series.has_type)
 		series.type = PG_GETARG_OID(5) == ub_catalog()->usage_type_feature ?
-			UB_KIND_FEATURE : UB_KIND_CREDIT;
+			UB_KIND_FEATURE :
+			UB_KIND_CREDIT;
 	series.bucket_end = series.bucket = DT_NOBEGIN;
 	series.sums = ub_deltas_new();
 
-	hours_visit(account.billing_id, &range, GetActiveSnapshot(), series_add, &series);
+	hours_visit(account.billing_id, &range, GetActiveSnapshot(), series_add,
+				&series);
 	series_return((ReturnSetInfo *) fcinfo->resultinfo, &series, &range);
 	return (Datum) 0;
 }

@@ -29,9 +29,17 @@
 /* Columns of usage, counted from 0. */
 enum
 {
-	USAGE_BILLING_ID, USAGE_ID, USAGE_TYPE, USAGE_AMOUNT, USAGE_SOURCE,
-	USAGE_DESCRIPTION, USAGE_USER_ID, USAGE_METADATA, USAGE_CREATED_AT,
-	USAGE_UPDATED_AT, USAGE_COLUMNS
+	USAGE_BILLING_ID,
+	USAGE_ID,
+	USAGE_TYPE,
+	USAGE_AMOUNT,
+	USAGE_SOURCE,
+	USAGE_DESCRIPTION,
+	USAGE_USER_ID,
+	USAGE_METADATA,
+	USAGE_CREATED_AT,
+	USAGE_UPDATED_AT,
+	USAGE_COLUMNS
 };
 
 /*
@@ -41,18 +49,17 @@ enum
  */
 typedef struct UsageCall
 {
-	int			trigger_depth;	/* of the statement's own triggers */
-	bool		stored_credit;
-	int128		taken;			/* credits that the statement stored */
+	int trigger_depth; /* of the statement's own triggers */
+	bool stored_credit;
+	int128 taken; /* credits that the statement stored */
 } UsageCall;
 
 static UsageCall *current_call = NULL;
 
 static UbQuery store_usages = {
 	.text = "INSERT INTO usage_billing.usage SELECT * FROM usages"
-	" ON CONFLICT (billing_id, id) DO NOTHING",
-	.rows_name = "usages"
-};
+			" ON CONFLICT (billing_id, id) DO NOTHING",
+	.rows_name = "usages"};
 
 PG_FUNCTION_INFO_V1(ub_usage_before_insert);
 PG_FUNCTION_INFO_V1(ub_usage_after_insert);
@@ -69,14 +76,15 @@ trigger_depth(void)
 static bool
 usage_is_from_call(void)
 {
-	return current_call != NULL && current_call->trigger_depth == trigger_depth();
+	return current_call != NULL &&
+		current_call->trigger_depth == trigger_depth();
 }
 
 static Datum
 usage_type_datum(bool feature)
 {
 	return ObjectIdGetDatum(feature ? ub_catalog()->usage_type_feature :
-							ub_catalog()->usage_type_credit);
+									  ub_catalog()->usage_type_credit);
 }
 
 /* Gives the source its stored form: lower case, "system" if there is none. */
@@ -91,7 +99,7 @@ usage_normalise(UbUsageItem *item)
 	}
 	for (int i = 0; i < item->source.len; i++)
 	{
-		char		c = item->source.data[i];
+		char c = item->source.data[i];
 
 		if ((c >= 'A' && c <= 'Z') || IS_HIGHBIT_SET(c))
 		{
@@ -123,13 +131,15 @@ usage_differences(const UbUsageItem *item, const UbUsageItem *stored)
 	fields = ub_fact_differs(fields, item->feature != stored->feature, "type");
 	fields = ub_fact_differs(fields, item->amount != stored->amount, "amount");
 	fields = ub_fact_differs(fields, !ub_slices_equal(item->source, stored->source), "source");
-	fields = ub_fact_differs(fields, !ub_slices_equal(item->description, stored->description),
+	fields = ub_fact_differs(fields,
+							 !ub_slices_equal(item->description,
+											  stored->description),
 							 "description");
 	fields = ub_fact_differs(fields, !ub_slices_equal(item->user_id, stored->user_id), "user_id");
-	fields = ub_fact_differs(fields, metadata_differs(item->metadata, stored->metadata),
+	fields = ub_fact_differs(fields,
+							 metadata_differs(item->metadata, stored->metadata),
 							 "metadata");
-	return ub_fact_differs(fields, item->has_created_at &&
-						   item->created_at != stored->created_at, "created_at");
+	return ub_fact_differs(fields, item->has_created_at && item->created_at != stored->created_at, "created_at");
 }
 
 /* Reads a row of usage, whose id and amount are not null, into item. */
@@ -139,14 +149,15 @@ usage_load(Datum *values, bool *nulls, UbUsageItem *item)
 	memset(item, 0, sizeof(UbUsageItem));
 	item->id = *DatumGetUUIDP(values[USAGE_ID]);
 	item->feature = !nulls[USAGE_TYPE] &&
-		DatumGetObjectId(values[USAGE_TYPE]) == ub_catalog()->usage_type_feature;
+		DatumGetObjectId(values[USAGE_TYPE]) ==
+			ub_catalog()->usage_type_feature;
 	item->amount = DatumGetInt64(values[USAGE_AMOUNT]);
 	item->source = ub_fact_text(values, nulls, USAGE_SOURCE);
 	item->description = ub_fact_text(values, nulls, USAGE_DESCRIPTION);
 	item->user_id = ub_fact_text(values, nulls, USAGE_USER_ID);
 	if (!nulls[USAGE_METADATA])
 	{
-		Jsonb	   *metadata = DatumGetJsonbP(values[USAGE_METADATA]);
+		Jsonb *metadata = DatumGetJsonbP(values[USAGE_METADATA]);
 
 		item->metadata = &metadata->root;
 		item->metadata_len = VARSIZE(metadata) - VARHDRSZ;
@@ -160,13 +171,14 @@ usage_load(Datum *values, bool *nulls, UbUsageItem *item)
 static void
 usage_check(UbSlice billing_id, const UbUsageItem *item)
 {
-	UbPlace		place = UB_PLACE_TABLE("usage");
+	UbPlace place = UB_PLACE_TABLE("usage");
 
 	ub_value_check_id(place, "billing_id", billing_id);
 	if (item->amount < 0)
 		ub_value_error(place, "amount", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is " INT64_FORMAT "; it must not be negative",
-								item->amount), NULL);
+								item->amount),
+					   NULL);
 	ub_value_check_length(place, "source", item->source, UB_ID_BYTES);
 	ub_value_check_length(place, "description", item->description, UB_DESCRIPTION_BYTES);
 	ub_value_check_length(place, "user_id", item->user_id, UB_ID_BYTES);
@@ -177,7 +189,7 @@ usage_check(UbSlice billing_id, const UbUsageItem *item)
 					   "is not finite", NULL);
 	if (ub_document_delivers(item->feature, item->source))
 	{
-		int64		measures[UB_MEASURES];
+		int64 measures[UB_MEASURES];
 
 		ub_document_measures(place, item->metadata, measures);
 	}
@@ -198,7 +210,8 @@ usage_find(Relation usage, Datum billing_id, Datum id)
  * Whether the usage is stored already. Raises 23505 if with another payload.
  */
 static bool
-usage_is_stored(Relation usage, Datum billing_id, Datum id, const UbUsageItem *item)
+usage_is_stored(Relation usage, Datum billing_id, Datum id,
+				const UbUsageItem *item)
 {
 	TupleTableSlot *slot = usage_find(usage, billing_id, id);
 	UbUsageItem stored;
@@ -260,8 +273,8 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 	TriggerData *trigger = ub_fact_before_row(fcinfo, ub_catalog()->usage,
 											  "usage_before_insert()");
 	TupleTableSlot *slot = trigger->tg_trigslot;
-	Datum		values[USAGE_COLUMNS];
-	bool		nulls[USAGE_COLUMNS];
+	Datum values[USAGE_COLUMNS];
+	bool nulls[USAGE_COLUMNS];
 	UbUsageItem item;
 
 	if (usage_is_from_call())
@@ -277,7 +290,8 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 	usage_load(values, nulls, &item);
 	usage_check(ub_fact_text(values, nulls, USAGE_BILLING_ID), &item);
 	usage_normalise(&item);
-	ub_fact_check_account(fcinfo, ub_fact_text(values, nulls, USAGE_BILLING_ID));
+	ub_fact_check_account(fcinfo,
+						  ub_fact_text(values, nulls, USAGE_BILLING_ID));
 	if (usage_is_stored(trigger->tg_relation, values[USAGE_BILLING_ID],
 						values[USAGE_ID], &item))
 		return PointerGetDatum(NULL);
@@ -289,18 +303,20 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 static void
 usage_post(UbDeltaSet *set, TupleTableSlot *slot)
 {
-	Datum	   *values = slot->tts_values;
-	UbDeltaKey	key;
-	UbDelta    *delta;
-	int64		amount;
+	Datum *values = slot->tts_values;
+	UbDeltaKey key;
+	UbDelta *delta;
+	int64 amount;
 
 	slot_getsomeattrs(slot, USAGE_CREATED_AT + 1);
 	amount = DatumGetInt64(values[USAGE_AMOUNT]);
 	key.billing_id = ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID]));
 	key.source = ub_value_slice(DatumGetTextPP(values[USAGE_SOURCE]));
 	key.hour = ub_value_hour(DatumGetTimestampTz(values[USAGE_CREATED_AT]));
-	key.kind = DatumGetObjectId(values[USAGE_TYPE]) == ub_catalog()->usage_type_feature ?
-		UB_KIND_FEATURE : UB_KIND_CREDIT;
+	key.kind = DatumGetObjectId(values[USAGE_TYPE]) ==
+			ub_catalog()->usage_type_feature ?
+		UB_KIND_FEATURE :
+		UB_KIND_CREDIT;
 
 	delta = ub_deltas_at(set, &key);
 	if (key.kind == UB_KIND_CREDIT)
@@ -312,8 +328,8 @@ usage_post(UbDeltaSet *set, TupleTableSlot *slot)
 	delta->sums[UB_SUM_EVENTS]++;
 	if (ub_document_delivers(key.kind == UB_KIND_FEATURE, key.source))
 	{
-		Jsonb	   *metadata = DatumGetJsonbP(values[USAGE_METADATA]);
-		int64		measures[UB_MEASURES];
+		Jsonb *metadata = DatumGetJsonbP(values[USAGE_METADATA]);
+		int64 measures[UB_MEASURES];
 
 		ub_document_measures(UB_PLACE_TABLE("usage"), &metadata->root, measures);
 		for (int i = 0; i < UB_MEASURES; i++)
@@ -332,7 +348,7 @@ usage_post(UbDeltaSet *set, TupleTableSlot *slot)
 Datum
 ub_usage_after_insert(PG_FUNCTION_ARGS)
 {
-	UbStored	stored;
+	UbStored stored;
 	UbDeltaSet *set;
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->usage, "usage_after_insert()");
@@ -353,7 +369,7 @@ usage_compare(const void *a, const void *b)
 {
 	const UbUsageItem *x = a;
 	const UbUsageItem *y = b;
-	int			order = memcmp(&x->id, &y->id, UUID_LEN);
+	int order = memcmp(&x->id, &y->id, UUID_LEN);
 
 	return order != 0 ? order : x->index - y->index;
 }
@@ -366,12 +382,13 @@ static int
 usage_sort_unique(UbUsageItem *items, int count)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	int			kept = 0;
+	int kept = 0;
 
 	qsort(items, count, sizeof(UbUsageItem), usage_compare);
 	for (int i = 0; i < count; i++)
 	{
-		if (kept > 0 && memcmp(&items[kept - 1].id, &items[i].id, UUID_LEN) == 0)
+		if (kept > 0 &&
+			memcmp(&items[kept - 1].id, &items[i].id, UUID_LEN) == 0)
 		{
 			UbUsageItem first = items[kept - 1];
 			const char *fields;
@@ -402,8 +419,8 @@ usage_rows(UbRows *rows, text *billing_id, const UbUsageItem *items, int count)
 	for (int i = 0; i < count; i++)
 	{
 		const UbUsageItem *item = &items[i];
-		Datum		values[USAGE_COLUMNS];
-		bool		nulls[USAGE_COLUMNS] = {0};
+		Datum values[USAGE_COLUMNS];
+		bool nulls[USAGE_COLUMNS] = {0};
 
 		MemoryContextReset(context);
 		values[USAGE_BILLING_ID] = PointerGetDatum(billing_id);
@@ -413,12 +430,14 @@ usage_rows(UbRows *rows, text *billing_id, const UbUsageItem *items, int count)
 		values[USAGE_SOURCE] = PointerGetDatum(ub_value_text(item->source));
 		nulls[USAGE_DESCRIPTION] = item->description.len == 0;
 		if (!nulls[USAGE_DESCRIPTION])
-			values[USAGE_DESCRIPTION] = PointerGetDatum(ub_value_text(item->description));
+			values[USAGE_DESCRIPTION] = PointerGetDatum(
+				ub_value_text(item->description));
 		nulls[USAGE_USER_ID] = item->user_id.len == 0;
 		if (!nulls[USAGE_USER_ID])
-			values[USAGE_USER_ID] = PointerGetDatum(ub_value_text(item->user_id));
-		values[USAGE_METADATA] =
-			JsonbPGetDatum(ub_document_metadata(item->metadata, item->metadata_len));
+			values[USAGE_USER_ID] = PointerGetDatum(
+				ub_value_text(item->user_id));
+		values[USAGE_METADATA] = JsonbPGetDatum(
+			ub_document_metadata(item->metadata, item->metadata_len));
 		values[USAGE_CREATED_AT] =
 			TimestampTzGetDatum(item->has_created_at ? item->created_at : now);
 		values[USAGE_UPDATED_AT] = TimestampTzGetDatum(now);
@@ -430,11 +449,12 @@ usage_rows(UbRows *rows, text *billing_id, const UbUsageItem *items, int count)
 
 /* Runs the one statement of a call. Returns how many usages it stored. */
 static uint64
-usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items, int count)
+usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
+			int count)
 {
-	UsageCall  *outer = current_call;
-	UbRows		rows;
-	uint64		stored = 0;
+	UsageCall *outer = current_call;
+	UbRows rows;
+	uint64 stored = 0;
 
 	ub_rows_begin(&rows, ub_catalog()->usage);
 	usage_rows(&rows, billing_id, items, count);
@@ -464,11 +484,12 @@ usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items, int cou
 static void
 usage_check_stored(text *billing_id, const UbUsageItem *items, int count)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	UbScan		scan;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbScan scan;
 	ScanKeyData keys[2];
 
-	ub_scan_key_text(&keys[0], USAGE_BILLING_ID + 1, PointerGetDatum(billing_id));
+	ub_scan_key_text(&keys[0], USAGE_BILLING_ID + 1,
+					 PointerGetDatum(billing_id));
 	ub_scan_key_uuid(&keys[1], USAGE_ID + 1, UUIDPGetDatum(&items[0].id));
 	ub_scan_begin(&scan, ub_catalog()->usage, ub_catalog()->usage_pkey,
 				  snapshot, keys, 2);
@@ -499,14 +520,14 @@ usage_check_stored(text *billing_id, const UbUsageItem *items, int count)
 Datum
 ub_create_usage(PG_FUNCTION_ARGS)
 {
-	UbChoice	choice = ub_access_choice(fcinfo, 1);
-	UbAccount	account;
+	UbChoice choice = ub_access_choice(fcinfo, 1);
+	UbAccount account;
 	UbUsageItem *items;
-	UsageCall	call;
-	int			count;
-	int			unique;
-	uint64		created = 0;
-	int64		balance;
+	UsageCall call;
+	int count;
+	int unique;
+	uint64 created = 0;
+	int64 balance;
 	JsonbParseState *state;
 
 	PreventCommandIfReadOnly("create_usage()");
@@ -525,7 +546,8 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	if (created < (uint64) unique)
 		usage_check_stored(account.billing_id, items, unique);
 	if (created > 0)
-		balance = ub_ledger_settle(account.billing_id, call.stored_credit, call.taken);
+		balance = ub_ledger_settle(account.billing_id, call.stored_credit,
+								   call.taken);
 	else
 		balance = ub_ledger_balance_now(account.billing_id);
 
@@ -543,9 +565,10 @@ ub_create_usage(PG_FUNCTION_ARGS)
 bool
 ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
 {
-	Relation	rel = table_open(ub_catalog()->usage, RowShareLock);
-	TupleTableSlot *slot = usage_find(rel, PointerGetDatum(billing_id), UUIDPGetDatum(id));
-	bool		found = slot != NULL;
+	Relation rel = table_open(ub_catalog()->usage, RowShareLock);
+	TupleTableSlot *slot = usage_find(rel, PointerGetDatum(billing_id),
+									  UUIDPGetDatum(id));
+	bool found = slot != NULL;
 
 	if (found)
 	{
@@ -553,8 +576,9 @@ ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
 		UbUsageItem item;
 		ItemPointerData tid = slot->tts_tid;
 
-		if (table_tuple_lock(rel, &tid, SnapshotSelf, slot, GetCurrentCommandId(true),
-							 LockTupleNoKeyExclusive, LockWaitBlock, 0, &failure) != TM_Ok)
+		if (table_tuple_lock(rel, &tid, SnapshotSelf, slot,
+							 GetCurrentCommandId(true), LockTupleNoKeyExclusive,
+							 LockWaitBlock, 0, &failure) != TM_Ok)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("a usage was removed while it was being reverted"),
@@ -578,16 +602,18 @@ ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
 Datum
 ub_delivery_measures(PG_FUNCTION_ARGS)
 {
-	int64		measures[UB_MEASURES];
-	Datum		elements[UB_MEASURES];
+	int64 measures[UB_MEASURES];
+	Datum elements[UB_MEASURES];
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
-		!ub_document_delivers(PG_GETARG_OID(0) == ub_catalog()->usage_type_feature,
+		!ub_document_delivers(PG_GETARG_OID(0) ==
+								  ub_catalog()->usage_type_feature,
 							  ub_value_slice(PG_GETARG_TEXT_PP(1))))
 		PG_RETURN_NULL();
 	ub_document_measures(UB_PLACE_TABLE("usage"), &PG_GETARG_JSONB_P(2)->root, measures);
 	for (int i = 0; i < UB_MEASURES; i++)
 		elements[i] = Int64GetDatum(measures[i]);
 	PG_RETURN_ARRAYTYPE_P(construct_array(elements, UB_MEASURES, INT8OID,
-										  sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+										  sizeof(int64), FLOAT8PASSBYVAL,
+										  TYPALIGN_DOUBLE));
 }

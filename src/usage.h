@@ -12,13 +12,14 @@
 /* A stored usage, as far as a revert needs it. */
 typedef struct UbUsage
 {
-	bool		feature;
-	int64		amount;
-	text	   *source;
+	bool feature;
+	int64 amount;
+	text *source;
 	TimestampTz created_at;
-	int64		measures[UB_MEASURES];
+	int64 measures[UB_MEASURES];
 } UbUsage;
 
-extern bool ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage);
+extern bool ub_usage_lock(text *billing_id, const pg_uuid_t *id,
+						  UbUsage *usage);
 
-#endif							/* UB_USAGE_H */
+#endif /* UB_USAGE_H */

@@ -19,7 +19,8 @@
 bool
 ub_slice_is(UbSlice slice, const char *text)
 {
-	return slice.len == (int) strlen(text) && memcmp(slice.data, text, slice.len) == 0;
+	return slice.len == (int) strlen(text) &&
+		memcmp(slice.data, text, slice.len) == 0;
 }
 
 bool
@@ -32,7 +33,7 @@ ub_slices_equal(UbSlice a, UbSlice b)
 int
 ub_slices_compare(UbSlice a, UbSlice b)
 {
-	int			order = memcmp(a.data, b.data, Min(a.len, b.len));
+	int order = memcmp(a.data, b.data, Min(a.len, b.len));
 
 	return order != 0 ? order : a.len - b.len;
 }
@@ -58,9 +59,9 @@ ub_value_error(UbPlace place, const char *field, int sqlstate,
 {
 	ereport(ERROR,
 			(errcode(sqlstate),
-			 place.index >= 0 ? errmsg("invalid usage in the batch") :
-			 place.table != NULL ? errmsg("invalid value in a billing fact") :
-			 errmsg("invalid parameter"),
+			 place.index >= 0		 ? errmsg("invalid usage in the batch") :
+				 place.table != NULL ? errmsg("invalid value in a billing fact") :
+									   errmsg("invalid parameter"),
 			 errdetail("%s %s.", ub_place_text(place, field), found),
 			 hint ? errhint("%s", hint) : 0));
 }
@@ -69,7 +70,7 @@ ub_value_error(UbPlace place, const char *field, int sqlstate,
 UbSlice
 ub_value_slice(text *value)
 {
-	UbSlice		slice = {NULL, 0};
+	UbSlice slice = {NULL, 0};
 
 	if (value != NULL && VARSIZE_ANY_EXHDR(value) > 0)
 	{
@@ -95,7 +96,8 @@ ub_value_check_id(UbPlace place, const char *field, UbSlice value)
 }
 
 void
-ub_value_check_length(UbPlace place, const char *field, UbSlice value, int limit)
+ub_value_check_length(UbPlace place, const char *field, UbSlice value,
+					  int limit)
 {
 	if (value.len > limit)
 		ub_value_error(place, field, ERRCODE_INVALID_PARAMETER_VALUE,
@@ -107,8 +109,8 @@ ub_value_check_length(UbPlace place, const char *field, UbSlice value, int limit
 void
 ub_value_check_metadata(UbPlace place, JsonbContainer *metadata, int len)
 {
-	char	   *printed;
-	int			printed_len;
+	char *printed;
+	int printed_len;
 
 	if (!JsonContainerIsObject(metadata))
 		ub_value_error(place, "metadata", ERRCODE_INVALID_PARAMETER_VALUE,
@@ -121,7 +123,8 @@ ub_value_check_metadata(UbPlace place, JsonbContainer *metadata, int len)
 	if (printed_len > UB_METADATA_BYTES)
 		ub_value_error(place, "metadata", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("has %d bytes as text; the most is %d",
-								printed_len, UB_METADATA_BYTES), NULL);
+								printed_len, UB_METADATA_BYTES),
+					   NULL);
 }
 
 /*
@@ -131,16 +134,16 @@ ub_value_check_metadata(UbPlace place, JsonbContainer *metadata, int len)
 text *
 ub_value_lower(UbSlice value)
 {
-	text	   *result = ub_value_text(value);
-	char	   *at = VARDATA(result);
-	char	   *end = at + value.len;
+	text *result = ub_value_text(value);
+	char *at = VARDATA(result);
+	char *end = at + value.len;
 
 	for (; at < end; at++)
 	{
 		if (IS_HIGHBIT_SET(*at))
 		{
-			char	   *lower = str_tolower(value.data, value.len,
-											DEFAULT_COLLATION_OID);
+			char *lower = str_tolower(value.data, value.len,
+									  DEFAULT_COLLATION_OID);
 
 			return cstring_to_text(lower);
 		}
@@ -156,30 +159,34 @@ ub_value_lower(UbSlice value)
 bool
 ub_value_number(Numeric number, int64 *result, bool *fraction)
 {
-	Datum		datum = NumericGetDatum(number);
-	bool		out_of_range = false;
-	int32		near = numeric_int4_opt_error(number, &out_of_range);
+	Datum datum = NumericGetDatum(number);
+	bool out_of_range = false;
+	int32 near = numeric_int4_opt_error(number, &out_of_range);
 
 	*fraction = false;
 	if (!out_of_range)
 	{
 		*result = near;
-		*fraction = !DatumGetBool(DirectFunctionCall2(numeric_eq, datum,
-													  NumericGetDatum(int64_to_numeric(near))));
+		*fraction = !DatumGetBool(
+			DirectFunctionCall2(numeric_eq, datum,
+								NumericGetDatum(int64_to_numeric(near))));
 		return !*fraction;
 	}
 
-	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, datum,
-										  DirectFunctionCall2(numeric_trunc, datum,
-															  Int32GetDatum(0)))))
+	if (!DatumGetBool(
+			DirectFunctionCall2(numeric_eq, datum,
+								DirectFunctionCall2(numeric_trunc, datum,
+													Int32GetDatum(0)))))
 	{
 		*fraction = true;
 		return false;
 	}
 	if (DatumGetBool(DirectFunctionCall2(numeric_lt, datum,
-										 NumericGetDatum(int64_to_numeric(PG_INT64_MIN)))) ||
+										 NumericGetDatum(int64_to_numeric(
+											 PG_INT64_MIN)))) ||
 		DatumGetBool(DirectFunctionCall2(numeric_gt, datum,
-										 NumericGetDatum(int64_to_numeric(PG_INT64_MAX)))))
+										 NumericGetDatum(
+											 int64_to_numeric(PG_INT64_MAX)))))
 		return false;
 	*result = DatumGetInt64(DirectFunctionCall1(numeric_int8, datum));
 	return true;
@@ -194,9 +201,9 @@ ub_value_decimal(UbSlice value, int64 *result, bool *malformed)
 {
 	const char *at = value.data;
 	const char *end = value.data + value.len;
-	bool		negative = at < end && *at == '-';
-	bool		fits = true;
-	int64		sum = 0;
+	bool negative = at < end && *at == '-';
+	bool fits = true;
+	int64 sum = 0;
 
 	*malformed = true;
 	if (negative)
@@ -208,8 +215,9 @@ ub_value_decimal(UbSlice value, int64 *result, bool *malformed)
 		if (*at < '0' || *at > '9')
 			return false;
 		/* downwards, because the smallest int64 has no positive twin */
-		if (fits && (pg_mul_s64_overflow(sum, 10, &sum) ||
-					 pg_sub_s64_overflow(sum, *at - '0', &sum)))
+		if (fits &&
+			(pg_mul_s64_overflow(sum, 10, &sum) ||
+			 pg_sub_s64_overflow(sum, *at - '0', &sum)))
 			fits = false;
 	}
 	*malformed = false;
@@ -231,7 +239,7 @@ value_digits(const char **at, const char *end, int n, int *number)
 		return false;
 	while (n-- > 0)
 	{
-		char		c = *(*at)++;
+		char c = *(*at)++;
 
 		if (c < '0' || c > '9')
 			return false;
@@ -253,8 +261,8 @@ value_expect(const char **at, const char *end, char c)
 static bool
 value_fraction(const char **at, const char *end, int64 *micros)
 {
-	char		digits[32] = "0.";
-	int			n = 2;
+	char digits[32] = "0.";
+	int n = 2;
 
 	*micros = 0;
 	if (!value_expect(at, end, '.'))
@@ -275,9 +283,9 @@ value_fraction(const char **at, const char *end, int64 *micros)
 static bool
 value_offset(const char **at, const char *end, int *seconds)
 {
-	int			hours;
-	int			minutes;
-	bool		west;
+	int hours;
+	int minutes;
+	bool west;
 
 	*seconds = 0;
 	if (*at == end)
@@ -306,14 +314,14 @@ ub_value_time(UbSlice value, TimestampTz *result)
 {
 	const char *at = value.data;
 	const char *end = value.data + value.len;
-	int			year,
-				month,
-				day,
-				hour,
-				minute,
-				second,
-				offset;
-	int64		micros;
+	int year,
+		month,
+		day,
+		hour,
+		minute,
+		second,
+		offset;
+	int64 micros;
 
 	if (!value_digits(&at, end, 4, &year) || !value_expect(&at, end, '-') ||
 		!value_digits(&at, end, 2, &month) || !value_expect(&at, end, '-') ||
@@ -333,8 +341,11 @@ ub_value_time(UbSlice value, TimestampTz *result)
 		hour > 23 || minute > 59 || second > 60)
 		return false;
 
-	*result = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
-		((hour * MINS_PER_HOUR + minute) * (int64) SECS_PER_MINUTE + second - offset) * USECS_PER_SEC +
+	*result = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) *
+			USECS_PER_DAY +
+		((hour * MINS_PER_HOUR + minute) * (int64) SECS_PER_MINUTE + second -
+		 offset) *
+			USECS_PER_SEC +
 		micros;
 	return true;
 }
@@ -345,7 +356,7 @@ ub_value_time_or_date(UbSlice value, TimestampTz *result)
 {
 	if (value.len == strlen("YYYY-MM-DD"))
 	{
-		char	   *text = psprintf("%.*sT00:00:00Z", value.len, value.data);
+		char *text = psprintf("%.*sT00:00:00Z", value.len, value.data);
 
 		value.data = text;
 		value.len = strlen(text);
@@ -382,8 +393,8 @@ ub_value_uuid(UbSlice value, pg_uuid_t *result)
 	}
 	for (int i = 0; i < UUID_LEN; i++)
 	{
-		int			high,
-					low;
+		int high,
+			low;
 
 		if (end - at < 2)
 			return false;
@@ -409,7 +420,7 @@ ub_value_uuid_text(const pg_uuid_t *id)
 TimestampTz
 ub_value_hour(TimestampTz at)
 {
-	int64		rest = at % USECS_PER_HOUR;
+	int64 rest = at % USECS_PER_HOUR;
 
 	return at - (rest < 0 ? rest + USECS_PER_HOUR : rest);
 }

@@ -6,14 +6,16 @@
 #ifndef UB_VALUE_H
 #define UB_VALUE_H
 
+#include "compat.h"
+
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 #include "utils/uuid.h"
 
-#define UB_ID_BYTES				255
-#define UB_DESCRIPTION_BYTES	4096
-#define UB_METADATA_BYTES		65536
+#define UB_ID_BYTES			 255
+#define UB_DESCRIPTION_BYTES 4096
+#define UB_METADATA_BYTES	 65536
 
 /*
  * Where a value stands, for error details: an element of create_usage's array
@@ -22,34 +24,36 @@
 typedef struct UbPlace
 {
 	const char *table;
-	int			index;
+	int index;
 } UbPlace;
 
-#define UB_PLACE_PARAMETER	((UbPlace) {NULL, -1})
-#define UB_PLACE_TABLE(t)	((UbPlace) {(t), -1})
-#define UB_PLACE_ELEMENT(i) ((UbPlace) {NULL, (i)})
+#define UB_PLACE_PARAMETER	((UbPlace){NULL, -1})
+#define UB_PLACE_TABLE(t)	((UbPlace){(t), -1})
+#define UB_PLACE_ELEMENT(i) ((UbPlace){NULL, (i)})
 
 /* A piece of somebody else's memory; data is null where there is none. */
 typedef struct UbSlice
 {
 	const char *data;
-	int			len;
+	int len;
 } UbSlice;
 
 extern bool ub_slice_is(UbSlice slice, const char *text);
 extern bool ub_slices_equal(UbSlice a, UbSlice b);
-extern int	ub_slices_compare(UbSlice a, UbSlice b);
+extern int ub_slices_compare(UbSlice a, UbSlice b);
 
 extern const char *ub_place_text(UbPlace place, const char *field);
-extern void ub_value_error(UbPlace place, const char *field, int sqlstate,
-						   const char *found, const char *hint) pg_attribute_noreturn();
+UB_NORETURN extern void ub_value_error(UbPlace place, const char *field,
+									   int sqlstate, const char *found,
+									   const char *hint);
 
 extern UbSlice ub_value_slice(text *value);
 extern text *ub_value_text(UbSlice slice);
 extern void ub_value_check_id(UbPlace place, const char *field, UbSlice value);
 extern void ub_value_check_length(UbPlace place, const char *field,
 								  UbSlice value, int limit);
-extern void ub_value_check_metadata(UbPlace place, JsonbContainer *metadata, int len);
+extern void ub_value_check_metadata(UbPlace place, JsonbContainer *metadata,
+									int len);
 extern text *ub_value_lower(UbSlice value);
 
 extern bool ub_value_number(Numeric number, int64 *result, bool *fraction);
@@ -60,4 +64,4 @@ extern bool ub_value_uuid(UbSlice value, pg_uuid_t *result);
 extern const char *ub_value_uuid_text(const pg_uuid_t *id);
 extern TimestampTz ub_value_hour(TimestampTz at);
 
-#endif							/* UB_VALUE_H */
+#endif /* UB_VALUE_H */

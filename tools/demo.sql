@@ -40,12 +40,11 @@ SELECT usage_billing.create_usage('[
 	{"id": "10000000-0000-4000-8000-000000000002", "amount": 30, "source": "api", "user_id": "ann",
 	 "description": "a longer answer", "metadata": {"model": "large"}},
 	{"id": "10000000-0000-4000-8000-000000000004", "amount": 50, "source": "api"}
-]', billing_id => 'acme-main') AS again \gset
+]', billing_id => 'acme-main');
+
 \set ECHO none
-\echo :again
-SELECT pg_temp.must('two duplicates, one new', (:'again'::jsonb - 'balance') = '{"created": 1, "duplicates": 2}'
-	AND (:'again'::jsonb ->> 'balance')::int = 900) \gset
-\echo
+SELECT pg_temp.must('two duplicates, one new', count(*) = 4 AND
+	(usage_billing.account_balance(billing_id => 'acme-main') ->> 'balance')::int = 900) FROM usage_billing.usage \gset
 \echo 'An id that comes again with another amount is a mistake, and is called one:'
 \echo
 \set ECHO queries
@@ -144,15 +143,21 @@ SELECT a.billing_id, usage_billing.grant_credits(md5(a.billing_id)::uuid, 200000
 \echo 'By create_usage, 1,000 in a call, each call a transaction:'
 \echo
 \echo 'SELECT usage_billing.create_usage(usages, billing_id => \'llm-api\') FROM batch WHERE n = ...'
-\t on
+\set QUIET on
+\pset tuples_only on
+\pset format unaligned
 SELECT sql FROM call \gexec
+\echo
 \echo 'Again, all of it:'
+\echo
 SELECT sql FROM call \gexec
-\t off
+\pset format aligned
+\pset tuples_only off
 \echo
 \echo 'By COPY, the whole file, and again:'
 \echo
 \copy (SELECT 'llm-copy', id, 'credit', amount, 'llm', created_at FROM llm ORDER BY line) to 'llm_usage.csv' csv
+\set QUIET off
 \echo '\\copy usage_billing.usage (billing_id, id, type, amount, source, created_at) from llm_usage.csv csv'
 \copy usage_billing.usage (billing_id, id, type, amount, source, created_at) from 'llm_usage.csv' csv
 \echo '\\copy usage_billing.usage (billing_id, id, type, amount, source, created_at) from llm_usage.csv csv'
@@ -169,6 +174,9 @@ SELECT pg_temp.must('8,819 usages and 18,305,870 credits each way', count(*) = 2
 \echo
 \echo 'Statements append deltas; maintenance folds them. Readers see the same before and after.'
 \echo
+\set QUIET on
+\pset footer on
+\set QUIET off
 \set ECHO queries
 SELECT count(*) AS deltas FROM usage_billing.usage_delta;
 

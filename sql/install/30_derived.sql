@@ -34,6 +34,13 @@ CREATE TABLE usage_billing.credit_balance (
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_scale_factor = 0.05);
 
+-- Accounts that had a posting so large that their sums may leave bigint. Every
+-- later posting of theirs is checked against it.
+CREATE TABLE usage_billing.large_account (
+	billing_id		text COLLATE "C" NOT NULL,
+	CONSTRAINT large_account_pkey PRIMARY KEY (billing_id)
+);
+
 CREATE TABLE usage_billing.usage_hourly (
 	billing_id		text COLLATE "C" NOT NULL,
 	hour			timestamptz NOT NULL,
