@@ -9,28 +9,28 @@
 
 #include "access/tableam.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "utils/xid8.h"
 
 #include "catalog.h"
 #include "compat.h"
 #include "delta.h"
 #include "errors.h"
 
-/* Columns of usage_delta, counted from 0. */
-#define DELTA_BILLING_ID 0
-#define DELTA_HOUR		 1
-#define DELTA_SOURCE	 2
-#define DELTA_TYPE		 3
-#define DELTA_SUMS		 4
-#define DELTA_COLUMNS	 (DELTA_SUMS + UB_SUMS)
+/* The first sum's column in usage_hourly, which is UB_SUM_AMOUNT. */
+#define HOURLY_SUMS 4
 
 typedef struct DeltaEntry
 {
@@ -190,22 +190,24 @@ delta_store(const UbDelta *delta, TupleTableSlot *slot)
 	bool *isnull = slot->tts_isnull;
 
 	ExecClearTuple(slot);
-	memset(isnull, false, DELTA_COLUMNS);
-	values[DELTA_BILLING_ID] = PointerGetDatum(
+	memset(isnull, false, UB_DELTA_COLUMNS);
+	values[UB_DELTA_BILLING_ID] = PointerGetDatum(
 		ub_value_text(delta->key.billing_id));
-	values[DELTA_HOUR] = TimestampTzGetDatum(delta->key.hour);
-	values[DELTA_SOURCE] = PointerGetDatum(ub_value_text(delta->key.source));
-	isnull[DELTA_TYPE] = delta->key.kind == UB_KIND_GRANT;
-	values[DELTA_TYPE] =
+	values[UB_DELTA_HOUR] = TimestampTzGetDatum(delta->key.hour);
+	values[UB_DELTA_SOURCE] = PointerGetDatum(ub_value_text(delta->key.source));
+	isnull[UB_DELTA_TYPE] = delta->key.kind == UB_KIND_GRANT;
+	values[UB_DELTA_TYPE] =
 		ObjectIdGetDatum(delta->key.kind == UB_KIND_FEATURE ?
 							 ub_catalog()->usage_type_feature :
 							 ub_catalog()->usage_type_credit);
+	values[UB_DELTA_XACT] = FullTransactionIdGetDatum(
+		GetTopFullTransactionId());
 	for (int i = 0; i < UB_SUMS; i++)
 	{
 		if (!ub_sum_fits(delta->sums[i]))
 			ub_error_sum_range(sum_names[i]);
-		values[DELTA_SUMS + i] = Int64GetDatum((int64) delta->sums[i]);
-		isnull[DELTA_SUMS + i] = delta->sums[i] == 0;
+		values[UB_DELTA_SUMS + i] = Int64GetDatum((int64) delta->sums[i]);
+		isnull[UB_DELTA_SUMS + i] = delta->sums[i] == 0;
 	}
 	ExecStoreVirtualTuple(slot);
 }
@@ -251,21 +253,21 @@ ub_delta_load(TupleTableSlot *slot, UbDelta *delta)
 {
 	slot_getallattrs(slot);
 	delta->key.billing_id = ub_value_slice(
-		DatumGetTextPP(slot->tts_values[DELTA_BILLING_ID]));
+		DatumGetTextPP(slot->tts_values[UB_DELTA_BILLING_ID]));
 	delta->key.source = ub_value_slice(
-		DatumGetTextPP(slot->tts_values[DELTA_SOURCE]));
-	delta->key.hour = DatumGetTimestampTz(slot->tts_values[DELTA_HOUR]);
-	if (slot->tts_isnull[DELTA_TYPE])
+		DatumGetTextPP(slot->tts_values[UB_DELTA_SOURCE]));
+	delta->key.hour = DatumGetTimestampTz(slot->tts_values[UB_DELTA_HOUR]);
+	if (slot->tts_isnull[UB_DELTA_TYPE])
 		delta->key.kind = UB_KIND_GRANT;
-	else if (DatumGetObjectId(slot->tts_values[DELTA_TYPE]) ==
+	else if (DatumGetObjectId(slot->tts_values[UB_DELTA_TYPE]) ==
 			 ub_catalog()->usage_type_feature)
 		delta->key.kind = UB_KIND_FEATURE;
 	else
 		delta->key.kind = UB_KIND_CREDIT;
 	for (int i = 0; i < UB_SUMS; i++)
-		delta->sums[i] = slot->tts_isnull[DELTA_SUMS + i] ?
+		delta->sums[i] = slot->tts_isnull[UB_DELTA_SUMS + i] ?
 			0 :
-			DatumGetInt64(slot->tts_values[DELTA_SUMS + i]);
+			DatumGetInt64(slot->tts_values[UB_DELTA_SUMS + i]);
 }
 
 /* Reads the row in slot, of usage_hourly's shape, into hour. */
@@ -274,34 +276,83 @@ ub_hour_load(TupleTableSlot *slot, UbDelta *hour)
 {
 	slot_getallattrs(slot);
 	hour->key.billing_id = ub_value_slice(
-		DatumGetTextPP(slot->tts_values[DELTA_BILLING_ID]));
+		DatumGetTextPP(slot->tts_values[UB_DELTA_BILLING_ID]));
 	hour->key.source = ub_value_slice(
-		DatumGetTextPP(slot->tts_values[DELTA_SOURCE]));
-	hour->key.hour = DatumGetTimestampTz(slot->tts_values[DELTA_HOUR]);
-	hour->key.kind = DatumGetObjectId(slot->tts_values[DELTA_TYPE]) ==
+		DatumGetTextPP(slot->tts_values[UB_DELTA_SOURCE]));
+	hour->key.hour = DatumGetTimestampTz(slot->tts_values[UB_DELTA_HOUR]);
+	hour->key.kind = DatumGetObjectId(slot->tts_values[UB_DELTA_TYPE]) ==
 			ub_catalog()->usage_type_feature ?
 		UB_KIND_FEATURE :
 		UB_KIND_CREDIT;
 	hour->sums[UB_SUM_CREDITS] = hour->sums[UB_SUM_DEBITED] = 0;
 	for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
 		hour->sums[i] = DatumGetInt64(
-			slot->tts_values[DELTA_SUMS + i - UB_SUM_AMOUNT]);
+			slot->tts_values[HOURLY_SUMS + i - UB_SUM_AMOUNT]);
 }
 
-/* Calls visitor for each pending delta of the account that snapshot sees. */
-void
-ub_deltas_visit(text *billing_id, Snapshot snapshot,
-				UbDeltaVisitor visitor, void *state)
+/*
+ * Returns the transaction from which on an account's deltas have to be read,
+ * by its row in credit_balance.
+ */
+uint64
+ub_balance_floor(TupleTableSlot *slot)
+{
+	/* the ids are those of the cluster that wrote the row, see the table */
+	if ((uint64) DatumGetInt64(slot->tts_values[UB_BALANCE_FOLDED_ON]) !=
+		GetSystemIdentifier())
+		return 0;
+	return U64FromFullTransactionId(DatumGetFullTransactionId(
+		slot->tts_values[UB_BALANCE_FOLDED_BELOW]));
+}
+
+/* The same for an account, as a snapshot sees it. */
+uint64
+ub_deltas_floor(text *billing_id, Snapshot snapshot)
 {
 	UbScan scan;
 	ScanKeyData key;
-	UbDelta delta;
+	uint64 from = 0;
 
 	ub_scan_key_text(&key, 1, PointerGetDatum(billing_id));
-	ub_scan_begin(&scan, ub_catalog()->usage_delta,
-				  ub_catalog()->usage_delta_key, snapshot, &key, 1);
+	ub_scan_begin(&scan, ub_catalog()->credit_balance,
+				  ub_catalog()->credit_balance_pkey, snapshot, &key, 1);
+	if (ub_scan_next(&scan))
+	{
+		slot_getallattrs(scan.slot);
+		from = ub_balance_floor(scan.slot);
+	}
+	ub_scan_end(&scan);
+	return from;
+}
+
+/* Begins to read an account's deltas of the transaction "from" and later. */
+void
+ub_deltas_scan(UbScan *scan, text *billing_id, uint64 from, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	ub_scan_key_text(&keys[0], 1, PointerGetDatum(billing_id));
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_XID8GE,
+				FullTransactionIdGetDatum(FullTransactionIdFromU64(from)));
+	ub_scan_begin(scan, ub_catalog()->usage_delta,
+				  ub_catalog()->usage_delta_key, snapshot, keys, 2);
+}
+
+/*
+ * Calls visitor for each pending delta of the account that snapshot sees; from
+ * is the account's floor in the same snapshot.
+ */
+void
+ub_deltas_visit(text *billing_id, uint64 from, Snapshot snapshot,
+				UbDeltaVisitor visitor, void *state)
+{
+	UbScan scan;
+	UbDelta delta;
+
+	ub_deltas_scan(&scan, billing_id, from, snapshot);
 	while (ub_scan_next(&scan))
 	{
+		CHECK_FOR_INTERRUPTS();
 		ub_delta_load(scan.slot, &delta);
 		visitor(state, &delta);
 	}

@@ -10,6 +10,7 @@
 #include "nodes/pg_list.h"
 #include "utils/snapshot.h"
 
+#include "catalog.h"
 #include "value.h"
 
 /* What a delta is about; a grant moves the balance only and has no hour. */
@@ -42,6 +43,22 @@ typedef struct UbDelta
 	int128 sums[UB_SUMS];
 } UbDelta;
 
+/* Columns of usage_delta, counted from 0. */
+#define UB_DELTA_BILLING_ID 0
+#define UB_DELTA_HOUR		1
+#define UB_DELTA_SOURCE		2
+#define UB_DELTA_TYPE		3
+#define UB_DELTA_XACT		4
+#define UB_DELTA_SUMS		5
+#define UB_DELTA_COLUMNS	(UB_DELTA_SUMS + UB_SUMS)
+
+/* Columns of credit_balance, counted from 0. */
+#define UB_BALANCE_BALANCE		1
+#define UB_BALANCE_DEBITED		2
+#define UB_BALANCE_FOLDED_BELOW 3
+#define UB_BALANCE_FOLDED_ON	4
+#define UB_BALANCE_COLUMNS		5
+
 /* Deltas by key. */
 typedef struct UbDeltaSet UbDeltaSet;
 
@@ -56,19 +73,28 @@ extern void ub_delta_load(TupleTableSlot *slot, UbDelta *delta);
 
 /* Called for each pending delta that a snapshot sees of an account. */
 typedef void (*UbDeltaVisitor)(void *state, const UbDelta *delta);
-extern void ub_deltas_visit(text *billing_id, Snapshot snapshot,
+extern void ub_deltas_visit(text *billing_id, uint64 from, Snapshot snapshot,
 							UbDeltaVisitor visitor, void *state);
+extern void ub_deltas_scan(UbScan *scan, text *billing_id, uint64 from,
+						   Snapshot snapshot);
+extern uint64 ub_deltas_floor(text *billing_id, Snapshot snapshot);
+extern uint64 ub_balance_floor(TupleTableSlot *slot);
 
-/* Where a pass of folding goes on; all zero at its beginning. */
+/*
+ * Where a pass of folding goes on: after an account, or within it from a
+ * transaction on. All zero at the beginning.
+ */
 typedef struct UbFoldCursor
 {
 	text *billing_id;
-	TimestampTz hour;
+	bool within;
+	uint64 from;
+	uint64 hold; /* within: a delta that could not be taken */
 	bool done;
 } UbFoldCursor;
 
 extern uint64 ub_deltas_fold(UbFoldCursor *cursor, uint64 limit);
-extern bool ub_deltas_fold_account(text *billing_id);
+extern bool ub_deltas_fold_account(text *billing_id, uint64 from);
 
 extern bool ub_sum_fits(int128 sum);
 extern const char *ub_sum_text(int128 sum);

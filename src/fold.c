@@ -12,8 +12,13 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/itup.h"
+#include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -22,6 +27,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/xid8.h"
 
 #include "catalog.h"
 #include "delta.h"
@@ -56,7 +62,9 @@ static UbQuery fold_balances = {
 			" SELECT * FROM folded_balances"
 			" ON CONFLICT (billing_id) DO UPDATE SET"
 			" balance = b.balance + excluded.balance,"
-			" debited = b.debited + excluded.debited",
+			" debited = b.debited + excluded.debited,"
+			" folded_below = excluded.folded_below,"
+			" folded_on = excluded.folded_on",
 	.rows_name = "folded_balances"};
 
 /*
@@ -112,40 +120,52 @@ fold_write_hours(List *deltas)
 	ub_rows_end(&rows);
 }
 
-static bool
-same_account(const UbDelta *a, const UbDelta *b)
+/* What is being folded: the sums, and of which accounts. */
+typedef struct Fold
 {
-	return ub_slices_equal(a->key.billing_id, b->key.billing_id);
-}
+	UbDeltaSet *sums;
+	List *accounts; /* FoldedAccount *, in order */
+} Fold;
 
-/* Writes the balances of sorted deltas into credit_balance. */
+typedef struct FoldedAccount
+{
+	UbSlice billing_id;
+	uint64 below; /* no delta of a transaction below is left */
+} FoldedAccount;
+
+/* Writes the accounts' balances into credit_balance. */
 static void
-fold_write_balances(List *deltas)
+fold_write_balances(const Fold *fold, List *deltas)
 {
 	UbRows rows;
-	int n = list_length(deltas);
+	int next = 0;
+	ListCell *cell;
 
 	ub_rows_begin(&rows, ub_catalog()->credit_balance);
-	for (int i = 0; i < n;)
+	foreach (cell, fold->accounts)
 	{
-		const UbDelta *first = list_nth(deltas, i);
+		const FoldedAccount *account = lfirst(cell);
 		int128 balance = 0;
 		int128 debited = 0;
-		Datum values[3];
-		bool nulls[3] = {0};
+		Datum values[UB_BALANCE_COLUMNS];
+		bool nulls[UB_BALANCE_COLUMNS] = {0};
 
-		for (; i < n && same_account(first, list_nth(deltas, i)); i++)
+		for (; next < list_length(deltas); next++)
 		{
-			const UbDelta *delta = list_nth(deltas, i);
+			const UbDelta *delta = list_nth(deltas, next);
 
+			if (!ub_slices_equal(delta->key.billing_id, account->billing_id))
+				break;
 			balance += delta->sums[UB_SUM_CREDITS];
 			debited += delta->sums[UB_SUM_DEBITED];
 		}
-		if (balance == 0 && debited == 0)
-			continue;
-		values[0] = PointerGetDatum(ub_value_text(first->key.billing_id));
-		values[1] = ub_sum_numeric(balance);
-		values[2] = ub_sum_numeric(debited);
+		values[0] = PointerGetDatum(ub_value_text(account->billing_id));
+		values[UB_BALANCE_BALANCE] = ub_sum_numeric(balance);
+		values[UB_BALANCE_DEBITED] = ub_sum_numeric(debited);
+		values[UB_BALANCE_FOLDED_BELOW] =
+			FullTransactionIdGetDatum(FullTransactionIdFromU64(account->below));
+		values[UB_BALANCE_FOLDED_ON] =
+			Int64GetDatum((int64) GetSystemIdentifier());
 		ub_rows_add(&rows, values, nulls);
 	}
 	if (rows.count > 0)
@@ -153,74 +173,152 @@ fold_write_balances(List *deltas)
 	ub_rows_end(&rows);
 }
 
+/* The 64-bit form of a transaction id that is in use. */
+static uint64
+fold_full_xid(TransactionId xid)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32 epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return U64FromFullTransactionId(
+		FullTransactionIdFromEpochAndXid(epoch, xid));
+}
+
 /*
- * Takes up to limit deltas out of usage_delta into set, in key order, from
- * the rows that keys select. Accounts that somebody else is folding are
- * passed over. Returns how many were taken; *stopped is set, and *cursor
- * tells where to go on, if the limit ended it.
+ * Takes up to limit of an account's deltas out of usage_delta, in the order of
+ * their transactions from cursor->from on. The account's fold lock is held. The
+ * cursor stays within the account if the limit ended it. Returns how many were
+ * taken.
+ *
+ * What is left was appended by transactions that the snapshot doesn't see, so
+ * none that had ended before the oldest one still running.
  */
 static uint64
-fold_take(UbDeltaSet *set, ScanKey keys, int nkeys, uint64 limit,
-		  UbFoldCursor *cursor, bool *stopped)
+fold_take(Fold *fold, text *billing_id, uint64 limit, UbFoldCursor *cursor)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	CommandId command = GetCurrentCommandId(true);
+	FoldedAccount *account = palloc(sizeof(FoldedAccount));
 	UbScan scan;
 	UbDelta row;
-	UbDelta account = {0};
-	bool locked = false;
 	uint64 taken = 0;
 
-	*stopped = false;
-	ub_scan_begin(&scan, ub_catalog()->usage_delta,
-				  ub_catalog()->usage_delta_key, snapshot, keys, nkeys);
+	cursor->within = false;
+	account->billing_id = ub_value_slice(billing_id);
+	account->below = Min(fold_full_xid(snapshot->xmin), cursor->hold);
+	ub_deltas_scan(&scan, billing_id, cursor->from, snapshot);
 	while (ub_scan_next(&scan))
 	{
 		TM_FailureData failure;
+		TM_Result result;
+		uint64 xact;
 
 		CHECK_FOR_INTERRUPTS();
 		ub_delta_load(scan.slot, &row);
-		if (account.key.billing_id.data == NULL ||
-			!same_account(&account, &row))
-		{
-			account.key.billing_id = ub_value_slice(
-				ub_value_text(row.key.billing_id));
-			locked = fold_try_lock(row.key.billing_id);
-		}
-		if (!locked)
-			continue;
+		xact = U64FromFullTransactionId(
+			DatumGetFullTransactionId(scan.slot->tts_values[UB_DELTA_XACT]));
 		if (taken >= limit)
 		{
-			cursor->billing_id = ub_value_text(row.key.billing_id);
-			cursor->hour = row.key.hour;
-			*stopped = true;
+			cursor->within = true;
+			cursor->from = xact;
+			account->below = Min(account->below, xact);
 			break;
 		}
 		/* whoever deletes the row has it; others pass on */
-		if (table_tuple_delete(scan.heap, &scan.slot->tts_tid, command,
-							   snapshot, InvalidSnapshot, false, &failure,
-							   false) == TM_Ok)
+		result = table_tuple_delete(scan.heap, &scan.slot->tts_tid, command,
+									snapshot, InvalidSnapshot, false, &failure,
+									false);
+		if (result == TM_Ok)
 		{
-			UbDelta *sum = ub_deltas_at(set, &row.key);
+			UbDelta *sum = ub_deltas_at(fold->sums, &row.key);
 
 			for (int i = 0; i < UB_SUMS; i++)
 				sum->sums[i] += row.sums[i];
 			taken++;
 		}
+		else if (result == TM_BeingModified)
+			account->below = cursor->hold = Min(account->below, xact);
 	}
 	ub_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
+	if (taken > 0)
+		fold->accounts = lappend(fold->accounts, account);
 	return taken;
 }
 
 /* Writes what was taken to where it belongs. */
 static void
-fold_write(UbDeltaSet *set)
+fold_write(const Fold *fold)
 {
-	List *deltas = ub_deltas_sorted(set);
+	List *deltas = ub_deltas_sorted(fold->sums);
 
-	fold_write_balances(deltas);
+	fold_write_balances(fold, deltas);
 	fold_write_hours(deltas);
+}
+
+/*
+ * Returns the account of the first entry in usage_delta's index after the given
+ * account (null: the very first), null if there is none. Entries of rows that
+ * are gone count too: to step over them is what their account's floor is for.
+ */
+static text *
+fold_next_account(text *after)
+{
+	Relation heap = table_open(ub_catalog()->usage_delta, AccessShareLock);
+	Relation index = index_open(ub_catalog()->usage_delta_key, AccessShareLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	IndexScanDesc scan;
+	ScanKeyData key;
+	text *found = NULL;
+
+	if (after != NULL)
+		ub_scan_key_text_after(&key, 1, PointerGetDatum(after));
+	scan = ub_index_beginscan(heap, index, snapshot, after != NULL ? 1 : 0);
+	scan->xs_want_itup = true;
+	index_rescan(scan, &key, after != NULL ? 1 : 0, NULL, 0);
+	if (index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	{
+		bool isnull;
+
+		found = DatumGetTextPCopy(
+			index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
+	}
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(index, NoLock);
+	table_close(heap, NoLock);
+	return found;
+}
+
+/*
+ * Moves the cursor to the next account that can be folded, and takes its lock.
+ * False, with cursor->done set, if there is none.
+ */
+static bool
+fold_next(UbFoldCursor *cursor)
+{
+	if (cursor->within && fold_try_lock(ub_value_slice(cursor->billing_id)))
+		return true;
+	for (;;)
+	{
+		Snapshot snapshot;
+
+		CHECK_FOR_INTERRUPTS();
+		cursor->within = false;
+		cursor->billing_id = fold_next_account(cursor->billing_id);
+		cursor->hold = UINT64_MAX;
+		cursor->done = cursor->billing_id == NULL;
+		if (cursor->done)
+			return false;
+		if (!fold_try_lock(ub_value_slice(cursor->billing_id)))
+			continue;
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		cursor->from = ub_deltas_floor(cursor->billing_id, snapshot);
+		UnregisterSnapshot(snapshot);
+		return true;
+	}
 }
 
 /*
@@ -231,39 +329,22 @@ fold_write(UbDeltaSet *set)
 uint64
 ub_deltas_fold(UbFoldCursor *cursor, uint64 limit)
 {
-	UbDeltaSet *set = ub_deltas_new();
+	Fold fold = {ub_deltas_new(), NIL};
 	uint64 taken = 0;
-	bool stopped = false;
-	ScanKeyData keys[2];
 
-	if (cursor->billing_id != NULL)
-	{
-		ub_scan_key_text(&keys[0], 1, PointerGetDatum(cursor->billing_id));
-		ub_scan_key_time(&keys[1], 2, BTGreaterEqualStrategyNumber,
-						 TimestampTzGetDatum(cursor->hour));
-		taken = fold_take(set, keys, 2, limit, cursor, &stopped);
-	}
-	if (!stopped)
-	{
-		int nkeys = 0;
-
-		if (cursor->billing_id != NULL)
-			ub_scan_key_text_after(&keys[nkeys++], 1,
-								   PointerGetDatum(cursor->billing_id));
-		taken += fold_take(set, keys, nkeys, limit - taken, cursor, &stopped);
-	}
-	cursor->done = !stopped;
-	fold_write(set);
-	ub_deltas_free(set);
+	while (taken < limit && fold_next(cursor))
+		taken += fold_take(&fold, cursor->billing_id, limit - taken, cursor);
+	fold_write(&fold);
+	ub_deltas_free(fold.sums);
 	return taken;
 }
 
 /*
- * Folds the deltas of one account, if nobody else does. A failure is undone
+ * Folds the deltas of one account from its floor on, if nobody else does. A failure is undone
  * and logged, not raised: the caller's work doesn't need it.
  */
 bool
-ub_deltas_fold_account(text *billing_id)
+ub_deltas_fold_account(text *billing_id, uint64 from)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -275,15 +356,12 @@ ub_deltas_fold_account(text *billing_id)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		UbDeltaSet *set = ub_deltas_new();
-		UbFoldCursor cursor = {0};
-		ScanKeyData key;
-		bool stopped;
+		Fold fold = {ub_deltas_new(), NIL};
+		UbFoldCursor cursor = {.from = from, .hold = UINT64_MAX};
 
-		ub_scan_key_text(&key, 1, PointerGetDatum(billing_id));
-		fold_take(set, &key, 1, FOLD_IN_CALL, &cursor, &stopped);
-		fold_write(set);
-		ub_deltas_free(set);
+		(void) fold_take(&fold, billing_id, FOLD_IN_CALL, &cursor);
+		fold_write(&fold);
+		ub_deltas_free(fold.sums);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();

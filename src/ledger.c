@@ -94,11 +94,15 @@ ub_ledger_read(text *billing_id, Snapshot snapshot, UbBalance *balance)
 	if (ub_scan_next(&scan))
 	{
 		slot_getallattrs(scan.slot);
-		balance->balance = ledger_number(scan.slot->tts_values[1]);
-		balance->debited = ledger_number(scan.slot->tts_values[2]);
+		balance->balance =
+			ledger_number(scan.slot->tts_values[UB_BALANCE_BALANCE]);
+		balance->debited =
+			ledger_number(scan.slot->tts_values[UB_BALANCE_DEBITED]);
+		balance->from = ub_balance_floor(scan.slot);
 	}
 	ub_scan_end(&scan);
-	ub_deltas_visit(billing_id, snapshot, ledger_add_pending, balance);
+	ub_deltas_visit(billing_id, balance->from, snapshot, ledger_add_pending,
+					balance);
 }
 
 static int64
@@ -158,7 +162,7 @@ ub_ledger_settle(text *billing_id, bool admit, int128 taken)
 		ub_error_credits(account.id, ub_sum_text(balance.balance + taken),
 						 ub_sum_text(taken), account.credit_min);
 	if (balance.pending > LEDGER_MANY_PENDING)
-		ub_deltas_fold_account(billing_id);
+		ub_deltas_fold_account(billing_id, balance.from);
 	return ledger_in_range(balance.balance, "The balance");
 }
 
@@ -227,7 +231,8 @@ ledger_check_range(const UbDelta *delta)
 	(void) ub_ledger_balance(billing_id, snapshot);
 	if (delta->key.kind != UB_KIND_GRANT)
 	{
-		ub_deltas_visit(billing_id, snapshot, hour_add, &hour);
+		ub_deltas_visit(billing_id, ub_deltas_floor(billing_id, snapshot),
+						snapshot, hour_add, &hour);
 		hour_add_folded(&hour, billing_id, snapshot);
 		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
 			(void) ledger_in_range(hour.sums[i], "A sum of the hour");

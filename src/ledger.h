@@ -13,7 +13,8 @@ typedef struct UbBalance
 {
 	int128 balance;
 	int128 debited;
-	uint64 pending; /* deltas not folded yet */
+	uint64 pending; /* deltas not folded yet … */
+	uint64 from;	/* … and the transaction from which on they are read */
 } UbBalance;
 
 extern void ub_ledger_read(text *billing_id, Snapshot snapshot,

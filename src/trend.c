@@ -88,15 +88,16 @@ hours_visit(text *billing_id, const UbRange *range, Snapshot snapshot,
 	}
 	ub_scan_end(&scan);
 
-	ub_scan_begin(&scan, ub_catalog()->usage_delta,
-				  ub_catalog()->usage_delta_key, snapshot, keys, 3);
+	ub_deltas_scan(&scan, billing_id, ub_deltas_floor(billing_id, snapshot),
+				   snapshot);
 	while (ub_scan_next(&scan))
 	{
 		UbDelta delta;
 
 		CHECK_FOR_INTERRUPTS();
 		ub_delta_load(scan.slot, &delta);
-		visitor(state, &delta);
+		if (delta.key.hour >= range->from && delta.key.hour < range->to)
+			visitor(state, &delta);
 	}
 	ub_scan_end(&scan);
 }
