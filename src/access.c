@@ -9,13 +9,16 @@
 
 #include "access/stratnum.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "access.h"
@@ -23,6 +26,9 @@
 #include "compat.h"
 #include "errors.h"
 #include "settings.h"
+
+PG_FUNCTION_INFO_V1(ub_request_accounts);
+PG_FUNCTION_INFO_V1(ub_request_org);
 
 /* What is looked for in the claims while they are parsed. */
 typedef struct ClaimSearch
@@ -189,7 +195,8 @@ ub_access_require_unscoped(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("not permitted for this token"),
-				 errdetail("This function works on all organisations; the token names one.")));
+				 errdetail("This function works on all organisations; the token names one."),
+				 errhint("Call it with a service role's token, or over plain SQL.")));
 }
 
 static char *
@@ -405,4 +412,47 @@ ub_access_time_arg(FunctionCallInfo fcinfo, int n)
 	result = palloc(sizeof(TimestampTz));
 	*result = PG_GETARG_TIMESTAMPTZ(n);
 	return result;
+}
+
+/*
+ * SQL: request_org(), for the row-level security policies: the organisation
+ * that the request is scoped to, null if it may see all.
+ */
+Datum
+ub_request_org(PG_FUNCTION_ARGS)
+{
+	const char *scope = ub_access_scope();
+
+	if (scope == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(scope));
+}
+
+/*
+ * SQL: request_accounts(), likewise: the accounts of that organisation, null
+ * if the request may see all.
+ */
+Datum
+ub_request_accounts(PG_FUNCTION_ARGS)
+{
+	const char *scope = ub_access_scope();
+	ArrayBuildState *accounts;
+	UbScan scan;
+	ScanKeyData key;
+
+	if (scope == NULL)
+		PG_RETURN_NULL();
+	accounts = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	ub_scan_key_text(&key, 1, CStringGetTextDatum(scope));
+	ub_scan_begin(&scan, ub_catalog()->billing_account,
+				  ub_catalog()->billing_account_org, GetActiveSnapshot(), &key,
+				  1);
+	while (ub_scan_next(&scan))
+	{
+		slot_getsomeattrs(scan.slot, 1);
+		accounts = accumArrayResult(accounts, scan.slot->tts_values[0], false,
+									TEXTOID, CurrentMemoryContext);
+	}
+	ub_scan_end(&scan);
+	PG_RETURN_DATUM(makeArrayResult(accounts, CurrentMemoryContext));
 }

@@ -386,7 +386,8 @@ ub_document_measures(UbPlace place, JsonbContainer *metadata, int64 *measures)
 			continue;
 		if (document_int64(&value, &measures[i], &problem, &range) &&
 			measures[i] < 0)
-			problem = "is negative";
+			problem = psprintf("is " INT64_FORMAT "; it must not be negative",
+							   measures[i]);
 		if (problem != NULL)
 			ub_value_error(place, psprintf("metadata.%s", name),
 						   ERRCODE_INVALID_PARAMETER_VALUE, problem,

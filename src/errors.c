@@ -66,7 +66,8 @@ ub_error_closed(const char *billing_id)
 			(errcode(UB_ERRCODE_ACCOUNT_CLOSED),
 			 errmsg("billing account is closed"),
 			 errdetail("Account \"%s\" takes nothing new; reverts and repeated calls still work.",
-					   billing_id)));
+					   billing_id),
+			 errhint("Use another account, or set this one's state to active again.")));
 }
 
 void
@@ -110,5 +111,6 @@ ub_error_sum_range(const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 			 errmsg("sum out of range"),
-			 errdetail("%s would leave the range of bigint.", what)));
+			 errdetail("%s would leave the range of bigint.", what),
+			 errhint("Use a smaller amount, or another account.")));
 }

@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -44,6 +45,7 @@ typedef struct KnownAccounts
 	} entries[FACT_KNOWN_ACCOUNTS];
 } KnownAccounts;
 
+PG_FUNCTION_INFO_V1(ub_check_ids);
 PG_FUNCTION_INFO_V1(ub_fact_is_append_only);
 
 /* Checks that function runs as a BEFORE INSERT row trigger of relid. */
@@ -372,4 +374,39 @@ ub_fact_is_append_only(PG_FUNCTION_ARGS)
 			 errdetail("Rows of \"%s\" can't be changed or removed.",
 					   RelationGetRelationName(trigger->tg_relation)),
 			 errhint("Use revert_usage to take a usage back, and grant_credits to correct a balance.")));
+}
+
+/* Trigger, before each row: the text columns named in its arguments are ids. */
+Datum
+ub_check_ids(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleTableSlot *slot;
+	TupleDesc desc;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ub_error_not_trigger("check_ids()");
+	desc = RelationGetDescr(trigger->tg_relation);
+	slot = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newslot :
+														trigger->tg_trigslot;
+	slot_getallattrs(slot);
+	for (int i = 0; i < trigger->tg_trigger->tgnargs; i++)
+	{
+		const char *column = trigger->tg_trigger->tgargs[i];
+		int n = get_attnum(RelationGetRelid(trigger->tg_relation), column) - 1;
+
+		if (n < 0 || TupleDescAttr(desc, n)->atttypid != TEXTOID)
+			ub_error_not_trigger("check_ids()");
+		/* the server itself refuses null */
+		if (!slot->tts_isnull[n])
+			ub_value_check_id(
+				UB_PLACE_TABLE(RelationGetRelationName(trigger->tg_relation)),
+				column, ub_fact_text(slot->tts_values, slot->tts_isnull, n));
+	}
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+							   trigger->tg_newtuple :
+							   trigger->tg_trigtuple);
 }

@@ -43,28 +43,42 @@
 /* How many deltas a call folds at most of its own account. */
 #define FOLD_IN_CALL 10000
 
+/*
+ * Sums that have come half the way to the end of bigint make their account a
+ * large one, see ub_ledger_post.
+ */
+#define FOLD_MARK_LARGE \
+	" INSERT INTO usage_billing.large_account" \
+	" SELECT DISTINCT billing_id FROM folded WHERE large ON CONFLICT DO NOTHING"
+
 static UbQuery fold_hours = {
-	.text = "INSERT INTO usage_billing.usage_hourly AS h"
-			" SELECT * FROM folded_hours"
-			" ON CONFLICT (billing_id, hour, source, type) DO UPDATE SET"
-			" amount = h.amount + excluded.amount,"
-			" events = h.events + excluded.events,"
-			" viewing_seconds = h.viewing_seconds + excluded.viewing_seconds,"
-			" viewing_bytes = h.viewing_bytes + excluded.viewing_bytes,"
-			" egress_seconds = h.egress_seconds + excluded.egress_seconds,"
-			" egress_seconds_additional_targets = h.egress_seconds_additional_targets"
-			" + excluded.egress_seconds_additional_targets,"
-			" egress_bytes = h.egress_bytes + excluded.egress_bytes",
+	.text =
+		"WITH folded AS (INSERT INTO usage_billing.usage_hourly AS h"
+		" SELECT * FROM folded_hours"
+		" ON CONFLICT (billing_id, hour, source, type) DO UPDATE SET"
+		" amount = h.amount + excluded.amount,"
+		" events = h.events + excluded.events,"
+		" viewing_seconds = h.viewing_seconds + excluded.viewing_seconds,"
+		" viewing_bytes = h.viewing_bytes + excluded.viewing_bytes,"
+		" egress_seconds = h.egress_seconds + excluded.egress_seconds,"
+		" egress_seconds_additional_targets = h.egress_seconds_additional_targets"
+		" + excluded.egress_seconds_additional_targets,"
+		" egress_bytes = h.egress_bytes + excluded.egress_bytes"
+		" RETURNING h.billing_id, greatest(h.amount, h.viewing_seconds,"
+		" h.viewing_bytes, h.egress_seconds, h.egress_seconds_additional_targets,"
+		" h.egress_bytes) > 4611686018427387904 AS large)" FOLD_MARK_LARGE,
 	.rows_name = "folded_hours"};
 
 static UbQuery fold_balances = {
-	.text = "INSERT INTO usage_billing.credit_balance AS b"
+	.text = "WITH folded AS (INSERT INTO usage_billing.credit_balance AS b"
 			" SELECT * FROM folded_balances"
 			" ON CONFLICT (billing_id) DO UPDATE SET"
 			" balance = b.balance + excluded.balance,"
 			" debited = b.debited + excluded.debited,"
 			" folded_below = excluded.folded_below,"
-			" folded_on = excluded.folded_on",
+			" folded_on = excluded.folded_on"
+			" RETURNING b.billing_id, abs(b.balance) > 4611686018427387904"
+			" AS large)" FOLD_MARK_LARGE,
 	.rows_name = "folded_balances"};
 
 /*

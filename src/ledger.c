@@ -123,15 +123,28 @@ ub_ledger_balance(text *billing_id, Snapshot snapshot)
 	return ledger_in_range(balance.balance, "The balance");
 }
 
+/*
+ * Returns the balance that a call answers, and keeps the account's deltas few:
+ * a call that saw many folds them.
+ */
+static int64
+ledger_finish(text *billing_id, const UbBalance *balance)
+{
+	if (balance->pending > LEDGER_MANY_PENDING)
+		ub_deltas_fold_account(billing_id, balance->from);
+	return ledger_in_range(balance->balance, "The balance");
+}
+
 /* The balance right now, also in REPEATABLE READ. */
 int64
 ub_ledger_balance_now(text *billing_id)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int64 balance = ub_ledger_balance(billing_id, snapshot);
+	UbBalance balance;
 
+	ub_ledger_read(billing_id, snapshot, &balance);
 	UnregisterSnapshot(snapshot);
-	return balance;
+	return ledger_finish(billing_id, &balance);
 }
 
 /*
@@ -161,9 +174,7 @@ ub_ledger_settle(text *billing_id, bool admit, int128 taken)
 	if (admit && balance.balance < account.credit_min)
 		ub_error_credits(account.id, ub_sum_text(balance.balance + taken),
 						 ub_sum_text(taken), account.credit_min);
-	if (balance.pending > LEDGER_MANY_PENDING)
-		ub_deltas_fold_account(billing_id, balance.from);
-	return ledger_in_range(balance.balance, "The balance");
+	return ledger_finish(billing_id, &balance);
 }
 
 /* The sums of one hour, while they are collected from hourly and deltas. */
@@ -220,19 +231,42 @@ delta_is_large(const UbDelta *delta)
 	return false;
 }
 
-/* Raises 22003 if the account's sums can't hold a delta just appended. */
+/*
+ * Raises 22003 if the account's sums can't hold a delta just appended. What
+ * others have appended and not committed yet counts too; it could be counted
+ * twice if it is committed right now, which only refuses a little early.
+ */
 static void
 ledger_check_range(const UbDelta *delta)
 {
 	text *billing_id = ub_value_text(delta->key.billing_id);
 	HourSums hour = {.key = &delta->key};
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbBalance balance;
+	int128 in_flight = 0;
+	SnapshotData dirty;
+	Snapshot snapshot;
+	UbScan scan;
 
-	(void) ub_ledger_balance(billing_id, snapshot);
+	InitDirtySnapshot(dirty);
+	ub_deltas_scan(&scan, billing_id, 0, &dirty);
+	while (ub_scan_next(&scan))
+	{
+		UbDelta other;
+
+		if (!TransactionIdIsValid(dirty.xmin))
+			continue;
+		ub_delta_load(scan.slot, &other);
+		in_flight += other.sums[UB_SUM_CREDITS];
+		hour_add(&hour, &other);
+	}
+	ub_scan_end(&scan);
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ub_ledger_read(billing_id, snapshot, &balance);
+	(void) ledger_in_range(balance.balance + in_flight, "The balance");
 	if (delta->key.kind != UB_KIND_GRANT)
 	{
-		ub_deltas_visit(billing_id, ub_deltas_floor(billing_id, snapshot),
-						snapshot, hour_add, &hour);
+		ub_deltas_visit(billing_id, balance.from, snapshot, hour_add, &hour);
 		hour_add_folded(&hour, billing_id, snapshot);
 		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
 			(void) ledger_in_range(hour.sums[i], "A sum of the hour");
@@ -240,21 +274,21 @@ ledger_check_range(const UbDelta *delta)
 	UnregisterSnapshot(snapshot);
 }
 
-/* Whether the account had a large posting before. */
+/* Whether the account had a large posting before, also one in flight. */
 static bool
 account_is_large(UbSlice billing_id)
 {
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SnapshotData dirty;
 	UbScan scan;
 	ScanKeyData key;
 	bool found;
 
+	InitDirtySnapshot(dirty);
 	ub_scan_key_text(&key, 1, PointerGetDatum(ub_value_text(billing_id)));
 	ub_scan_begin(&scan, ub_catalog()->large_account,
-				  ub_catalog()->large_account_pkey, snapshot, &key, 1);
+				  ub_catalog()->large_account_pkey, &dirty, &key, 1);
 	found = ub_scan_next(&scan);
 	ub_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
 	return found;
 }
 
@@ -269,19 +303,21 @@ account_mark_large(UbSlice billing_id)
 	ub_rows_add(&rows, values, nulls);
 	ub_rows_append(&rows);
 	ub_rows_end(&rows);
+	CommandCounterIncrement();
 }
 
 /*
  * Checks the sums of one account's deltas, from index first on, if the account
- * is or becomes large: under its turn, so that two can't pass each other.
- * Returns the index of the next account's first delta.
+ * is or becomes large: under its turn, so that two can't pass each other. The
+ * mark is set before the others' deltas are looked for, and looked for after
+ * one's own are appended, so one of two sees the other. Returns the index of
+ * the next account's first delta.
  */
 static int
 ledger_check_account(List *deltas, int first)
 {
 	UbSlice billing_id = ((UbDelta *) list_nth(deltas, first))->key.billing_id;
 	bool any_large = false;
-	bool known;
 	int next = first;
 
 	for (; next < list_length(deltas); next++)
@@ -292,13 +328,17 @@ ledger_check_account(List *deltas, int first)
 			break;
 		any_large = any_large || delta_is_large(delta);
 	}
-	known = account_is_large(billing_id);
-	if (!known && !any_large)
+	if (!any_large && !account_is_large(billing_id))
 		return next;
 
 	ledger_take_turn(billing_id);
-	if (!known)
+	if (!account_is_large(billing_id))
+	{
+		/* whoever was marking it gave up */
+		if (!any_large)
+			return next;
 		account_mark_large(billing_id);
+	}
 	CommandCounterIncrement();
 	for (int i = first; i < next; i++)
 		ledger_check_range(list_nth(deltas, i));

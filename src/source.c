@@ -15,6 +15,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "commands/tablecmds.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "fmgr.h"
@@ -22,6 +23,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
@@ -65,6 +67,7 @@ typedef struct SourcePlans
 {
 	Oid relation; /* hash key */
 	pg_uuid_t id; /* of the source they were made for */
+	char *texts[SOURCE_QUERIES];
 	SPIPlanPtr plans[SOURCE_QUERIES];
 } SourcePlans;
 
@@ -156,6 +159,12 @@ ub_source_lock(const UbSource *source)
 
 	if (rel == NULL)
 		return false;
+	/*
+	 * A statement of this session that is still writing to it has its rows
+	 * there already, and appends them only at its end.
+	 */
+	if (DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0)) > 0)
+		CheckTableNotInUse(rel, "count for storage usage");
 	table_close(rel, NoLock);
 	return true;
 }
@@ -187,30 +196,48 @@ owner_end(OwnerScope *scope)
 	SetUserIdAndSecContext(scope->user, scope->context);
 }
 
+/* The type of a column of the source, as it is now. */
+static Oid
+source_column_type(const UbSource *source, const char *column)
+{
+	AttrNumber attno = get_attnum(source->relation, column);
+
+	if (attno <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column of a table tracked for storage usage is missing"),
+				 errdetail("Table \"%s\" has no column \"%s\" any more.",
+						   get_rel_name(source->relation), column),
+				 errhint("Call track_storage with the new name, or untrack_storage.")));
+	return getBaseType(get_atttype(source->relation, attno));
+}
+
 /* Adds a SELECT that reads the source's columns from "from". */
 static void
 source_add_select(StringInfo query, const UbSource *source, const char *from,
 				  int sign)
 {
-	Oid duration = InvalidOid;
-
-	if (source->duration_column != NULL)
-		duration = getBaseType(
-			get_atttype(source->relation,
-						get_attnum(source->relation, source->duration_column)));
-
-	appendStringInfo(query, "SELECT r.%s::text AS org_id, %d AS n, coalesce(r.%s::numeric, 0) AS bytes, ",
+	(void) source_column_type(source, source->org_column);
+	(void) source_column_type(source, source->bytes_column);
+	appendStringInfo(query,
+					 "SELECT r.%s::text COLLATE \"C\" AS org_id, %d AS n,"
+					 " coalesce(r.%s::numeric, 0) AS bytes, ",
 					 quote_identifier(source->org_column), sign,
 					 quote_identifier(source->bytes_column));
 	if (source->kind_column != NULL)
-		appendStringInfo(query, "r.%s::text AS kind, ", quote_identifier(source->kind_column));
+	{
+		(void) source_column_type(source, source->kind_column);
+		appendStringInfo(query, "r.%s::text COLLATE \"C\" AS kind, ",
+						 quote_identifier(source->kind_column));
+	}
 	else
-		appendStringInfo(query, "%s::text AS kind, ",
+		appendStringInfo(query, "%s::text COLLATE \"C\" AS kind, ",
 						 quote_literal_cstr(source->kind ? source->kind : "file"));
 	if (source->duration_column == NULL)
 		appendStringInfoString(query, "0::numeric AS seconds");
-	else if (duration == INTERVALOID)
-		appendStringInfo(query, "coalesce(extract(epoch FROM r.%s), 0)::numeric AS seconds",
+	else if (source_column_type(source, source->duration_column) == INTERVALOID)
+		appendStringInfo(query,
+						 "coalesce(extract(epoch FROM r.%s), 0)::numeric AS seconds",
 						 quote_identifier(source->duration_column));
 	else
 		appendStringInfo(query, "coalesce(r.%s::numeric, 0) AS seconds",
@@ -241,53 +268,60 @@ source_query_text(const UbSource *source, int which)
 	if (which == SOURCE_ALL || which == SOURCE_ONE_ORG)
 		source_add_select(&query, source, table, 1);
 	if (which == SOURCE_ONE_ORG)
-		appendStringInfo(&query, " WHERE r.%s::text = $1", quote_identifier(source->org_column));
+		appendStringInfo(&query,
+						 " WHERE r.%s::text = $1 AND r.%s::text COLLATE \"C\" = $1",
+						 quote_identifier(source->org_column),
+						 quote_identifier(source->org_column));
 	appendStringInfoString(&query,
 						   ") AS files WHERE org_id <> '' GROUP BY 1, 2"
 						   " HAVING sum(n) <> 0 OR sum(n * bytes) <> 0 OR sum(n * seconds) <> 0");
 	return query.data;
 }
 
-/* Returns the kept plan of a query, made now if need be. SPI is connected. */
+/*
+ * Returns the kept plan of a query, made now if there is none or the table or
+ * its columns have other names or types by now. SPI is connected.
+ */
 static SPIPlanPtr
 source_plan(const UbSource *source, int which)
 {
+	char *text = source_query_text(source, which);
 	SourcePlans *entry;
 	bool found;
 	Oid argtypes[1] = {TEXTOID};
+	SPIPlanPtr plan;
 
 	if (kept_plans == NULL)
 	{
 		HASHCTL control = {.keysize = sizeof(Oid),
 						   .entrysize = sizeof(SourcePlans)};
 
-		kept_plans = hash_create("usage_billing sources", 16, &control, HASH_ELEM | HASH_BLOBS);
+		kept_plans = hash_create("usage_billing sources", 16, &control,
+								 HASH_ELEM | HASH_BLOBS);
 	}
 	entry = hash_search(kept_plans, &source->relation, HASH_ENTER, &found);
 	if (!found)
+	{
+		memset(entry->texts, 0, sizeof(entry->texts));
 		memset(entry->plans, 0, sizeof(entry->plans));
-	else if (memcmp(&entry->id, &source->id, UUID_LEN) != 0)
-	{
-		for (int i = 0; i < SOURCE_QUERIES; i++)
-		{
-			if (entry->plans[i] != NULL)
-				SPI_freeplan(entry->plans[i]);
-			entry->plans[i] = NULL;
-		}
 	}
-	entry->id = source->id;
-	if (entry->plans[which] == NULL)
-	{
-		SPIPlanPtr plan = SPI_prepare(source_query_text(source, which),
-									  which == SOURCE_ONE_ORG ? 1 : 0,
-									  argtypes);
+	if (entry->plans[which] != NULL && strcmp(entry->texts[which], text) == 0)
+		return entry->plans[which];
 
-		if (plan == NULL)
-			elog(ERROR, "could not prepare query: %s", SPI_result_code_string(SPI_result));
-		SPI_keepplan(plan);
-		entry->plans[which] = plan;
+	if (entry->plans[which] != NULL)
+	{
+		SPI_freeplan(entry->plans[which]);
+		pfree(entry->texts[which]);
+		entry->plans[which] = NULL;
 	}
-	return entry->plans[which];
+	plan = SPI_prepare(text, which == SOURCE_ONE_ORG ? 1 : 0, argtypes);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare query: %s",
+			 SPI_result_code_string(SPI_result));
+	entry->texts[which] = MemoryContextStrdup(TopMemoryContext, text);
+	SPI_keepplan(plan);
+	entry->plans[which] = plan;
+	return plan;
 }
 
 /* Raises 22003 for a sum that no later change could take away again. */

@@ -93,6 +93,7 @@ static UbQuery store_snapshot = {
 			" coalesce(sum(t.seconds) FILTER (WHERE t.kind = 'video'), 0) / 60, clock_timestamp()"
 			" FROM usage_billing.storage_total AS t"
 			" JOIN usage_billing.storage_source AS s ON s.source_id = t.source_id"
+			" JOIN pg_catalog.pg_class AS c ON c.oid = s.relation"
 			" WHERE t.org_id = $1",
 	.nargs = 1,
 	.argtypes = {TEXTOID}};
@@ -527,6 +528,7 @@ ub_storage_truncated(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	UbSource source;
 	Datum value;
+	Snapshot snapshot;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
@@ -536,9 +538,12 @@ ub_storage_truncated(PG_FUNCTION_ARGS)
 	if (!ub_source_find(RelationGetRelid(trigger->tg_relation), &source))
 		return PointerGetDatum(NULL);
 	value = UUIDPGetDatum(&source.id);
+	/* what was counted meanwhile counts too, also in REPEATABLE READ */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SPI_connect();
-	(void) ub_query_change(&mark_uncounted, &value, NULL, InvalidSnapshot,
+	(void) ub_query_change(&mark_uncounted, &value, NULL, snapshot,
 						   SPI_OK_DELETE);
 	SPI_finish();
+	UnregisterSnapshot(snapshot);
 	return PointerGetDatum(NULL);
 }

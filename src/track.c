@@ -70,6 +70,23 @@ track_wrong_table(Relation rel, const char *found)
 				   "Only plain and partitioned tables can be tracked.");
 }
 
+/* Raises 42501 if the role that calls doesn't own the table. */
+static void
+track_check_owner(Oid relation)
+{
+	char *name = get_rel_name(relation);
+
+	if (name == NULL)
+		ub_value_error(UB_PLACE_PARAMETER, "relation",
+					   ERRCODE_INVALID_PARAMETER_VALUE, "is no table", NULL);
+	if (!ub_owns_relation(relation, GetOuterUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of the table"),
+				 errdetail("Table \"%s\" belongs to another role.", name),
+				 errhint("Let its owner call this function.")));
+}
+
 /*
  * Opens the table of a call, locked against writers, after checking that it can
  * be tracked and that the caller owns it.
@@ -83,16 +100,13 @@ track_open(FunctionCallInfo fcinfo)
 	if (PG_ARGISNULL(0))
 		ub_value_error(UB_PLACE_PARAMETER, "relation", ERRCODE_INVALID_PARAMETER_VALUE,
 					   "is missing", NULL);
+	/* before the lock, which would stop writers, and after it */
+	track_check_owner(PG_GETARG_OID(0));
 	rel = try_relation_open(PG_GETARG_OID(0), ShareRowExclusiveLock);
 	if (rel == NULL)
-		ub_value_error(UB_PLACE_PARAMETER, "relation", ERRCODE_INVALID_PARAMETER_VALUE,
-					   "is no table", NULL);
-	if (!ub_owns_relation(RelationGetRelid(rel), GetOuterUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of the table"),
-				 errdetail("Table \"%s\" belongs to another role.",
-						   RelationGetRelationName(rel))));
+		ub_value_error(UB_PLACE_PARAMETER, "relation",
+					   ERRCODE_INVALID_PARAMETER_VALUE, "is no table", NULL);
+	track_check_owner(PG_GETARG_OID(0));
 	return rel;
 }
 

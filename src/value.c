@@ -63,7 +63,7 @@ ub_value_error(UbPlace place, const char *field, int sqlstate,
 				 place.table != NULL ? errmsg("invalid value in a billing fact") :
 									   errmsg("invalid parameter"),
 			 errdetail("%s %s.", ub_place_text(place, field), found),
-			 hint ? errhint("%s", hint) : 0));
+			 errhint("%s", hint ? hint : "Correct the value and repeat the call.")));
 }
 
 /* The bytes of a text, none if it is null or empty. */

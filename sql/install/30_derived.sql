@@ -37,8 +37,8 @@ CREATE TABLE usage_billing.credit_balance (
 	billing_id		text COLLATE "C" NOT NULL,
 	balance			numeric NOT NULL,
 	debited			numeric NOT NULL,
-	folded_below	xid8 NOT NULL,
-	folded_on		bigint NOT NULL,
+	folded_below	xid8 NOT NULL DEFAULT '0',
+	folded_on		bigint NOT NULL DEFAULT 0,
 	CONSTRAINT credit_balance_pkey PRIMARY KEY (billing_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_scale_factor = 0.05);

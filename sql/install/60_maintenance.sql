@@ -150,13 +150,21 @@ BEGIN
 	WHERE NOT EXISTS (SELECT FROM usage_billing.billing_account a WHERE a.billing_id = f.billing_id)
 	UNION ALL
 	SELECT 'revert', format('%s usage %s', r.billing_id, r.usage_id),
-		format('at most %s %s of %s', u.amount, u.type, u.source), format('%s %s of %s', r.amount, r.usage_type, r.usage_source)
-	FROM (SELECT x.billing_id, x.usage_id, x.usage_type, x.usage_source, x.usage_at, sum(x.amount) AS amount
+		format('at most %s %s of %s, events %s', u.amount, u.type, u.source, (r.amount = u.amount)::int),
+		format('%s %s of %s, events %s, measurements %s', r.amount, r.usage_type, r.usage_source, r.events, r.measures)
+	FROM (SELECT x.billing_id, x.usage_id, x.usage_type, x.usage_source, x.usage_at, sum(x.amount) AS amount,
+			sum(x.usage_events) AS events, ARRAY[sum(x.viewing_seconds), sum(x.viewing_bytes), sum(x.egress_seconds),
+				sum(x.egress_seconds_additional_targets), sum(x.egress_bytes)]::numeric[] AS measures
 		FROM usage_billing.usage_revert x
 		WHERE account IS NULL OR x.billing_id = account
 		GROUP BY x.billing_id, x.usage_id, x.usage_type, x.usage_source, x.usage_at) AS r
 	JOIN usage_billing.usage u ON u.billing_id = r.billing_id AND u.id = r.usage_id
 	WHERE r.amount > u.amount OR r.usage_type <> u.type OR r.usage_source <> u.source
-		OR r.usage_at <> u.created_at;
+		OR r.usage_at <> u.created_at
+		-- only what leaves nothing takes the event, and no more than was measured
+		OR r.events <> (r.amount = u.amount)::int
+		OR EXISTS (SELECT FROM unnest(r.measures,
+				coalesce(usage_billing.delivery_measures(u.type, u.source, u.metadata), '{0,0,0,0,0}')) AS m (taken, measured)
+			WHERE m.taken > m.measured);
 END;
 $$;

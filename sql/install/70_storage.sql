@@ -102,7 +102,8 @@ CREATE TYPE usage_billing.storage_usage AS (
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.storage_limit', '');
 -- the extension itself tracks its own table
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.storage_source',
-	'WHERE relation <> ''usage_billing.stored_file''::pg_catalog.regclass');
+	'WHERE relation <> ''usage_billing.stored_file''::pg_catalog.regclass
+	AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.stored_file', '');
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.storage_snapshot', '');
 
@@ -115,6 +116,13 @@ CREATE FUNCTION usage_billing.snapshot_before_insert() RETURNS trigger
 	LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'ub_snapshot_before_insert';
 
+CREATE FUNCTION usage_billing.check_ids() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'ub_check_ids';
+
+CREATE TRIGGER check_ids BEFORE INSERT OR UPDATE ON usage_billing.storage_limit
+	FOR EACH ROW EXECUTE FUNCTION usage_billing.check_ids('org_id');
+CREATE TRIGGER check_ids BEFORE INSERT OR UPDATE ON usage_billing.stored_file
+	FOR EACH ROW EXECUTE FUNCTION usage_billing.check_ids('file_id', 'org_id');
 CREATE TRIGGER before_insert BEFORE INSERT ON usage_billing.storage_snapshot
 	FOR EACH ROW EXECUTE FUNCTION usage_billing.snapshot_before_insert();
 
