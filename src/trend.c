@@ -228,13 +228,27 @@ ub_account_usage_trend(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(trend_result(&account, &trend, with_hours));
 }
 
-/* The start of the bucket in which a time lies. */
 static TimestampTz
-series_trunc(const Series *series, TimestampTz at)
+series_date_trunc(const Series *series, TimestampTz at)
 {
 	return DatumGetTimestampTz(
 		DirectFunctionCall3(timestamptz_trunc_zone, series->unit,
 							TimestampTzGetDatum(at), series->zone));
+}
+
+/*
+ * The start of the bucket in which a time lies. Where clocks go back over
+ * midnight there are two of them, and date_trunc means the second; the day
+ * begins with the first.
+ */
+static TimestampTz
+series_trunc(const Series *series, TimestampTz at)
+{
+	TimestampTz start = series_date_trunc(series, at);
+
+	while (series_date_trunc(series, start - USECS_PER_HOUR) == start)
+		start -= USECS_PER_HOUR;
+	return start;
 }
 
 /* The start of the bucket after the one that starts at start. */
