@@ -101,8 +101,9 @@ query_plan(UbQuery *query)
 {
 	if (query->plan == NULL)
 	{
-		SPIPlanPtr plan = SPI_prepare(query->text, query->nargs,
-									  query->argtypes);
+		SPIPlanPtr plan = SPI_prepare_cursor(
+			query->text, query->nargs, query->argtypes,
+			query->custom ? CURSOR_OPT_CUSTOM_PLAN : 0);
 
 		if (plan == NULL)
 			elog(ERROR, "could not prepare query: %s",

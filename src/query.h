@@ -25,6 +25,7 @@ typedef struct UbQuery
 	int nargs;
 	Oid argtypes[UB_QUERY_MAX_ARGS];
 	const char *rows_name;
+	bool custom; /* plan for the values, each time */
 	SPIPlanPtr plan;
 } UbQuery;
 

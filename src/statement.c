@@ -39,6 +39,7 @@ static UbQuery statement_page = {
 			" FROM (" STATEMENT_BRANCH("usage", "debit", "source", "usage", "type = 'credit' AND amount > 0") " UNION ALL " STATEMENT_BRANCH("revert", "credit", "usage_source", "usage_revert",
 																																			 "usage_type = 'credit'") " UNION ALL " STATEMENT_BRANCH("grant", "credit", "source", "credit_grant", "true") ") AS entries ORDER BY created_at DESC, kind COLLATE \"C\" DESC, id DESC LIMIT $4",
 	.nargs = 7,
+	.custom = true,
 	.argtypes = {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID,
 				 TIMESTAMPTZOID, TEXTOID, UUIDOID}};
 
