@@ -336,8 +336,8 @@ choice_org(const UbChoice *choice, const char *scope, Snapshot snapshot)
  * Finds the account that a call means, by the contract's rules of account
  * choice, and refuses what the request's token doesn't cover.
  */
-void
-ub_access_account(const UbChoice *choice, Snapshot snapshot, UbAccount *account)
+static void
+choice_account(const UbChoice *choice, Snapshot snapshot, UbAccount *account)
 {
 	const char *scope = ub_access_scope();
 	char *org_id;
@@ -381,6 +381,16 @@ ub_access_account(const UbChoice *choice, Snapshot snapshot, UbAccount *account)
 		org_id = pstrdup(scope);
 	if (!ub_account_of_org(org_id, snapshot, account))
 		ub_error_no_account("org_id", org_id);
+}
+
+/* The same, holding on to the snapshot while it is used. */
+void
+ub_access_account(const UbChoice *choice, Snapshot snapshot, UbAccount *account)
+{
+	Snapshot held = RegisterSnapshot(snapshot);
+
+	choice_account(choice, held, account);
+	UnregisterSnapshot(held);
 }
 
 UbSlice

@@ -364,7 +364,9 @@ ub_deltas_fold_account(text *billing_id, uint64 from)
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool folded = true;
 
-	if (!fold_try_lock(ub_value_slice(billing_id)))
+	/* the sums may have changed since a transaction's own snapshot */
+	if (IsolationUsesXactSnapshot() ||
+		!fold_try_lock(ub_value_slice(billing_id)))
 		return false;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
