@@ -147,8 +147,8 @@ SELECT is(ub_test.code('ub_test_app', claims, $$usage_billing.account_balance(bi
 FROM (VALUES ('{"tenant": "org_b"}', '00000'), ('{"tenant": "org_a"}', '42501'), ('{"org_id": "org_b"}', '42501'), ('{"org_id": "org_b", "tenant": "org_a"}', '42501'),
 	('{"org_id": "org_a", "tenant": "org_b"}', '00000')) AS c (claims, code);
 SET LOCAL usage_billing.org_claim = 'org_id';
-SELECT is(ub_test.code('ub_test_app', '{"tenant": "org_b", "org_id": "org_a"}', $$usage_billing.account_balance(billing_id => 'acc_b')$$), '42501',
-	'and counts from one call to the next');
+SELECT is(ub_test.code('ub_test_app', '{"org_id": "org_a", "tenant": "org_b"}', $$usage_billing.account_balance(billing_id => 'acc_b')$$), '42501',
+	'it counts from one call to the next, with the same claims');
 
 -- Service roles.
 SELECT is(ub_test.code(r, '{"role": "x"}', $$usage_billing.account_balance(billing_id => 'acc_b')$$), '42501', 'no service role is set: ' || r)
@@ -219,6 +219,36 @@ SELECT is(provolatile::text, v, format('%s is %s', name, v))
 FROM (VALUES ('account_balance', 's'), ('total_debited', 's'), ('account_transactions', 's'), ('verify', 's'), ('create_usage', 'v'), ('revert_usage', 'v'),
 	('grant_credits', 'v'), ('create_billing_account', 'v'), ('create_project', 'v'), ('rebuild', 'v'), ('run_maintenance', 'v')) AS api (name, v)
 LEFT JOIN pg_proc ON proname = name AND pronamespace = 'usage_billing'::regnamespace;
+
+-- A role that may read the tables sees in them what the functions show it.
+GRANT SELECT ON ALL TABLES IN SCHEMA usage_billing TO ub_test_app, ub_test_worker;
+SAVEPOINT readers;
+DO $$ BEGIN PERFORM usage_billing.revert_usage(ub_test.id(3), billing_id => 'acc_a'), usage_billing.revert_usage(ub_test.id(4), billing_id => 'acc_b'); END $$;
+SET LOCAL usage_billing.service_role = 'ub_test_service';
+SELECT is(rtrim(r.code || ' ' || coalesce(translate(r.answer, '()"', ''), '')), wanted, format('%s with %s reads %s', role_name, coalesce(claims, 'no claims'), t))
+FROM (VALUES ('usage', '00000 acc_a', '00000 acc_a,acc_b'), ('credit_grant', '00000 acc_a', '00000 acc_a,acc_b'),
+	('usage_revert', '00000 acc_a', '00000 acc_a,acc_b'), ('billing_account', '00000 acc_a,acc_a2', '00000 acc_a,acc_a2,acc_b'),
+	('usage_delta', '00000', '00000 acc_a,acc_b')) AS tables (t, own, every)
+CROSS JOIN LATERAL (VALUES ('ub_test_app', '{"org_id": "org_a"}', own), ('ub_test_worker', '{"org_id": "org_a"}', own), ('ub_test_app', NULL, every),
+	('ub_test_worker', '{"role": "x"}', every), ('ub_test_app', '{"org_id": "mArKeR"}', '00000'), ('ub_test_app', '{"role": "x"}', '42501'),
+	('ub_test_app', '[]', '42501')) AS c (role_name, claims, wanted)
+CROSS JOIN LATERAL ub_test.ask(role_name, claims, format('(SELECT string_agg(DISTINCT billing_id, '','') FROM usage_billing.%I)', t)) r;
+SELECT is((ub_test.ask('ub_test_app', '{"org_id": "org_b"}', '(SELECT string_agg(project_id, '','') FROM usage_billing.project)')).answer, '(prj_b)', 'and so with projects');
+
+-- Loading is for the owner and for roles with BYPASSRLS.
+CREATE ROLE ub_test_loader BYPASSRLS;
+GRANT USAGE ON SCHEMA usage_billing, ub_test TO ub_test_loader;
+GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA usage_billing TO ub_test_loader, ub_test_app;
+CREATE FUNCTION ub_test.load(fact text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('INSERT INTO usage_billing.%I (billing_id, %I, amount) VALUES (''acc_a'', ub_test.id(%s), 1)', fact,
+		CASE fact WHEN 'usage_revert' THEN 'usage_id' ELSE 'id' END, CASE fact WHEN 'usage_revert' THEN 90 ELSE 91 END);
+END $$;
+DO $$ BEGIN PERFORM ub_test.use('acc_a', 'id', ub_test.id(90)::text, 'amount', '1'); END $$;
+SELECT is(ub_test.code(role_name, claims, format('ub_test.load(%L)', fact)), code, format('%s with %s loads %s', role_name, coalesce(claims, 'no claims'), fact))
+FROM (VALUES ('usage'), ('credit_grant'), ('usage_revert')) AS facts (fact)
+CROSS JOIN (VALUES ('ub_test_app', NULL, '42501'), ('ub_test_app', '{"org_id": "org_a"}', '42501'), ('ub_test_loader', NULL, '00000')) AS c (role_name, claims, code);
+ROLLBACK TO readers;
 
 -- Names of other schemas don't get in between: tables, functions and operators
 -- that look like ours or like the server's own, first in the search_path.

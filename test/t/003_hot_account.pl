@@ -105,8 +105,10 @@ for my $client (1 .. $CLIENTS)
 	my $file = "$directory/scarce-$client";
 	append_to_file("$file.sql", join '', map {
 		my $amount = 1 + ($_ + $client) % 3;
-		"SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', gen_random_uuid(), 'amount', $amount)), 'scarce') ->> 'balance';\n"
-		  . "\\echo $amount :SQLSTATE\n"
+		my $call = "SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', gen_random_uuid(), 'amount', $amount)), 'scarce') ->> 'balance';\n"
+		  . "\\echo $amount :SQLSTATE\n";
+		# some commit a while after they were admitted
+		$_ % 4 ? $call : "BEGIN;\n${call}SELECT pg_sleep(0.002) \\g /dev/null\nCOMMIT;\n";
 	} 1 .. $EACH);
 	push @running, IPC::Run::start([ 'psql', '-X', '-q', '-A', '-t', '-d', $node->connstr('postgres'), '-f', "$file.sql" ],
 		'>', "$file.out", '2>', "$file.err");
@@ -167,9 +169,9 @@ bench('mixed', {
 	revert => [ 4, "SELECT gen_random_uuid() AS id \\gset\n"
 		. "SELECT usage_billing.create_usage('[{\"id\": \"\:id\", \"amount\": 5}]', 'mixed');\n"
 		. "SELECT usage_billing.revert_usage(':id', billing_id => 'mixed');\n" ],
-	same_id => [ 3, "\\set n random(1, 50)\n"
-		. "SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', md5('a' || :n), 'amount', :n),"
-		. " jsonb_build_object('id', md5('b' || 51 - :n), 'amount', :n)), 'mixed');\n" ],
+	# the same five ids as every other client in the same moment, in any order
+	together => [ 5, "SELECT usage_billing.create_usage((SELECT jsonb_agg(jsonb_build_object('id', md5(moment || '/' || n), 'amount', n) ORDER BY random())"
+		. " FROM generate_series(1, 5) n, (SELECT floor(extract(epoch FROM clock_timestamp()) * 100) AS moment) t), 'mixed');\n" ],
 	grant => [ 2, "SELECT usage_billing.grant_credits(gen_random_uuid(), 5, 'mixed');\n" ],
 	insert => [ 2, "INSERT INTO usage_billing.usage (billing_id, id, amount, type) SELECT 'mixed', gen_random_uuid(), n, 'feature' FROM generate_series(1, 20) n;\n" ],
 	fold => [ 2, "SELECT usage_billing.run_maintenance();\n" ],

@@ -153,6 +153,21 @@ sub again
 # ---------------------------------------------------------------------------
 # What a client does. Each adds one statement.
 
+# A usage that takes just what a batch leaves, or one more than that.
+sub last_credits
+{
+	my ($self, $account, @items) = @_;
+	my (undef, @new) = UsageModel::sort_out($account, @items);
+	my $left = $account->{balance} - $account->{credit_min};
+	my $usage = { %{ some_usage() }, billing_id => $account->{billing_id}, type => 'credit' };
+
+	delete $usage->{measures};
+	$left -= $_->{amount} for grep { $_->{type} eq 'credit' } @new;
+	$usage->{amount} = $left > 0 ? $left + one_of(0, 1) : 1;
+	push @{ $self->{seen}{ $account->{billing_id} } }, $usage;
+	return $usage;
+}
+
 sub do_create_usage
 {
 	my ($self) = @_;
@@ -183,6 +198,7 @@ sub do_create_usage
 		push @items, $item;
 		$in_batch{ $item->{id} } //= $item;
 	}
+	push @items, $self->last_credits($account, @items) if chance(0.05);
 	my @texts = map { item_json($_) } @items;
 	my @told = @items;
 
