@@ -3,6 +3,7 @@
 #   make && sudo make install     needs only PostgreSQL's server headers (PGXS)
 #   make check                    installs what is missing, lints, tests
 #   make demo                     shows the main job on a throwaway server
+#   make bench                    compares with what people would write by hand
 #
 # Another server version: make PG_MAJOR=17 ...   or   make PG_CONFIG=/path/pg_config ...
 
@@ -16,12 +17,12 @@ endif
 PG_CONFIG ?= /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config
 
 # The rooms of the install script, in the order in which it is read.
-SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintenance 70_storage \
+SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintenance 70_storage 75_policies \
 	80_grants 90_comments
 
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
-	check-pgtap check-tap demo
+	check-pgtap check-tap bench demo
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
@@ -47,6 +48,9 @@ check-regress check-isolation check-pgtap check-tap: check-%: deps
 
 demo: deps
 	tools/demo
+
+bench: deps
+	test/bench/run
 
 # Other goals in the same command.
 $(filter-out $(PROJECT_GOALS),$(MAKECMDGOALS)):

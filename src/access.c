@@ -37,6 +37,7 @@ typedef struct ClaimSearch
 	int depth;
 	bool is_object;
 	bool wanted; /* the next scalar is the claim's */
+	bool seen;
 	char *found;
 } ClaimSearch;
 
@@ -79,6 +80,7 @@ claim_field_start(void *state, char *name, bool isnull)
 	if (search->depth == 1)
 	{
 		search->wanted = strcmp(name, ub_org_claim) == 0;
+		search->seen = search->seen || search->wanted;
 		/* of two claims with one name the last one holds, as in jsonb */
 		if (search->wanted)
 			search->found = NULL;
@@ -126,6 +128,13 @@ access_claim(const char *claims)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("token claims are not a JSON object"),
 				 errdetail("request.jwt.claims must hold an object, as PostgREST sets it.")));
+	/* a claim that is there means a scope, so it must not open everything */
+	if (search.seen && search.found == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("token names no organisation"),
+				 errdetail("The claim set by usage_billing.org_claim is there, but it is not a non-empty string."),
+				 errhint("Put the organisation's id into the token, or leave the claim out.")));
 	return search.found;
 }
 

@@ -380,7 +380,7 @@ ub_document_measures(UbPlace place, JsonbContainer *metadata, int64 *measures)
 		bool range;
 
 		measures[i] = 0;
-		if (metadata == NULL ||
+		if (metadata == NULL || !JsonContainerIsObject(metadata) ||
 			getKeyJsonValueFromContainer(metadata, name, strlen(name),
 										 &value) == NULL)
 			continue;

@@ -354,8 +354,8 @@ ub_deltas_fold(UbFoldCursor *cursor, uint64 limit)
 }
 
 /*
- * Folds the deltas of one account from its floor on, if nobody else does. A failure is undone
- * and logged, not raised: the caller's work doesn't need it.
+ * Folds the deltas of one account from its floor on, if nobody else does. A
+ * failure is undone and logged, not raised: the caller's work doesn't need it.
  */
 bool
 ub_deltas_fold_account(text *billing_id, uint64 from)

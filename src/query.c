@@ -184,3 +184,19 @@ ub_query_read(UbQuery *query, Datum *values, const char *nulls,
 		elog(ERROR, "query returned %s", SPI_result_code_string(code));
 	return SPI_processed;
 }
+
+/*
+ * Opens a query that reads, under the active snapshot, to be fetched in steps.
+ * SPI is connected on entry.
+ */
+Portal
+ub_query_open(UbQuery *query, Datum *values)
+{
+	Portal portal = SPI_cursor_open(NULL, query_plan(query), values, NULL,
+									true);
+
+	if (portal == NULL)
+		elog(ERROR, "could not open query: %s",
+			 SPI_result_code_string(SPI_result));
+	return portal;
+}

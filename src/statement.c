@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -20,6 +21,9 @@
 #include "query.h"
 
 #define STATEMENT_COLUMNS 10
+
+/* How many rows of a page are in memory at once. */
+#define STATEMENT_STEP 100
 
 /*
  * $1 account, $2 from, $3 to, $4 rows, $5 … $7 the last row's time, kind, id.
@@ -89,7 +93,7 @@ statement_time(FunctionCallInfo fcinfo, int n, TimestampTz otherwise)
 	return PG_ARGISNULL(n) ? otherwise : PG_GETARG_TIMESTAMPTZ(n);
 }
 
-/* Puts the page that the query read into the function's result. */
+/* Puts the rows that were fetched into the function's result. */
 static void
 statement_return(FunctionCallInfo fcinfo)
 {
@@ -124,6 +128,7 @@ ub_account_transactions(PG_FUNCTION_ARGS)
 	StatementCursor cursor = {.at = DT_NOEND};
 	UbAccount account;
 	Datum values[7];
+	Portal page;
 
 	InitMaterializedSRF(fcinfo, 0);
 	ub_access_account(&choice, GetActiveSnapshot(), &account);
@@ -142,8 +147,15 @@ ub_account_transactions(PG_FUNCTION_ARGS)
 	values[6] = UUIDPGetDatum(&cursor.id);
 
 	SPI_connect();
-	(void) ub_query_read(&statement_page, values, NULL, GetActiveSnapshot());
-	statement_return(fcinfo);
+	page = ub_query_open(&statement_page, values);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		SPI_cursor_fetch(page, true, STATEMENT_STEP);
+		statement_return(fcinfo);
+		SPI_freetuptable(SPI_tuptable);
+	} while (SPI_processed == STATEMENT_STEP);
+	SPI_cursor_close(page);
 	SPI_finish();
 	return (Datum) 0;
 }

@@ -97,6 +97,12 @@ track_open(FunctionCallInfo fcinfo)
 	Relation rel;
 
 	ub_access_require_unscoped();
+	/* in such an operation it isn't the caller whom the outer role names */
+	if (InSecurityRestrictedOperation())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot change tracked tables within a security-restricted operation"),
+				 errhint("Call the function directly.")));
 	if (PG_ARGISNULL(0))
 		ub_value_error(UB_PLACE_PARAMETER, "relation", ERRCODE_INVALID_PARAMETER_VALUE,
 					   "is missing", NULL);

@@ -56,6 +56,9 @@ typedef struct Series
 	UbDeltaSet *sums;
 } Series;
 
+/* How many buckets usage_series fills at most. */
+#define SERIES_MOST_BUCKETS 100000
+
 PG_FUNCTION_INFO_V1(ub_account_usage_trend);
 PG_FUNCTION_INFO_V1(ub_usage_series);
 
@@ -251,6 +254,24 @@ series_trunc(const Series *series, TimestampTz at)
 	return start;
 }
 
+/*
+ * Raises 22023 if the range would be filled with very many buckets, for which
+ * nobody has to have used anything.
+ */
+static void
+series_check_length(const Series *series, const UbRange *range)
+{
+	UbSlice unit = ub_value_slice(DatumGetTextPP(series->unit));
+	int64 hours = (range->to - range->from) / USECS_PER_HOUR;
+	int64 buckets = ub_slice_is(unit, "hour") ? hours : hours / HOURS_PER_DAY;
+
+	if (series->source.len > 0 && buckets > SERIES_MOST_BUCKETS)
+		ub_value_error(UB_PLACE_PARAMETER, "to", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("is " INT64_FORMAT " hours after from; the most are %d buckets",
+								hours, SERIES_MOST_BUCKETS),
+					   "Ask for a shorter range or larger buckets.");
+}
+
 /* The start of the bucket after the one that starts at start. */
 static TimestampTz
 series_next(const Series *series, TimestampTz start)
@@ -383,6 +404,7 @@ ub_usage_series(PG_FUNCTION_ARGS)
 	series.bucket_end = series.bucket = DT_NOBEGIN;
 	series.sums = ub_deltas_new();
 
+	series_check_length(&series, &range);
 	hours_visit(account.billing_id, &range, GetActiveSnapshot(), series_add,
 				&series);
 	series_return((ReturnSetInfo *) fcinfo->resultinfo, &series, &range);
