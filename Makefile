@@ -17,8 +17,8 @@ endif
 PG_CONFIG ?= /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config
 
 # The rooms of the install script, in the order in which it is read.
-SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintenance 70_storage 75_policies \
-	80_grants 90_comments
+SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintenance 70_storage \
+	72_maintenance_status 75_policies 80_grants 90_comments
 
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \

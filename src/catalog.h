@@ -71,6 +71,7 @@ typedef struct UbScan
 #define UB_LOCK_REBUILD 0x5545 /* rebuilding derived state */
 #define UB_LOCK_STORAGE 0x5546 /* storage totals of one organisation */
 #define UB_LOCK_RECOUNT 0x5547 /* counting one tracked table */
+#define UB_LOCK_DUTY	0x5548 /* a maintenance duty */
 
 extern const UbCatalog *ub_catalog(void);
 

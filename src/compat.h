@@ -69,4 +69,18 @@
 #define ub_owns_relation(relation, role) pg_class_ownercheck(relation, role)
 #endif
 
+/* 16: VACUUM can leave the database's own statistics alone (a46a7011b27) */
+#if PG_VERSION_NUM >= 160000
+#define UB_VACUUM_OPTIONS "SKIP_LOCKED, SKIP_DATABASE_STATS"
+#else
+#define UB_VACUUM_OPTIONS "SKIP_LOCKED"
+#endif
+
+/* 17: extensions name what they wait for (c9af0546530) */
+#if PG_VERSION_NUM >= 170000
+#define ub_wait_event(name) WaitEventExtensionNew(name)
+#else
+#define ub_wait_event(name) ((uint32) PG_WAIT_EXTENSION)
+#endif
+
 #endif /* UB_COMPAT_H */

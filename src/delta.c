@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "delta.h"
 #include "errors.h"
+#include "roster.h"
 
 /* The first sum's column in usage_hourly, which is UB_SUM_AMOUNT. */
 #define HOURLY_SUMS 4
@@ -242,6 +243,7 @@ ub_deltas_append(List *deltas)
 	ExecDropSingleTupleTableSlot(slot);
 	FreeExecutorState(estate);
 	table_close(rel, NoLock);
+	ub_roster_posted(list_length(deltas));
 }
 
 /*

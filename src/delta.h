@@ -82,7 +82,8 @@ extern uint64 ub_balance_floor(TupleTableSlot *slot);
 
 /*
  * Where a pass of folding goes on: after an account, or within it from a
- * transaction on. All zero at the beginning.
+ * transaction on. All zero at the beginning. Accounts in skip (char *) are left
+ * alone.
  */
 typedef struct UbFoldCursor
 {
@@ -91,10 +92,15 @@ typedef struct UbFoldCursor
 	uint64 from;
 	uint64 hold; /* within: a delta that could not be taken */
 	bool done;
+	List *skip;
 } UbFoldCursor;
 
+extern bool ub_fold_try_lock(UbSlice billing_id);
+
 extern uint64 ub_deltas_fold(UbFoldCursor *cursor, uint64 limit);
+extern uint64 ub_deltas_fold_one(text *billing_id);
 extern bool ub_deltas_fold_account(text *billing_id, uint64 from);
+extern text *ub_deltas_next_account(text *after);
 
 extern bool ub_sum_fits(int128 sum);
 extern const char *ub_sum_text(int128 sum);

@@ -82,11 +82,11 @@ static UbQuery fold_balances = {
 	.rows_name = "folded_balances"};
 
 /*
- * Tries for the lock under which an account is folded; it is held to the end
- * of the (sub)transaction.
+ * Tries for the lock under which an account is folded, and its hours are
+ * written in any other way; it is held to the end of the (sub)transaction.
  */
-static bool
-fold_try_lock(UbSlice billing_id)
+bool
+ub_fold_try_lock(UbSlice billing_id)
 {
 	LOCKTAG tag;
 	uint32 slot = hash_bytes((const unsigned char *) billing_id.data,
@@ -277,8 +277,8 @@ fold_write(const Fold *fold)
  * account (null: the very first), null if there is none. Entries of rows that
  * are gone count too: to step over them is what their account's floor is for.
  */
-static text *
-fold_next_account(text *after)
+text *
+ub_deltas_next_account(text *after)
 {
 	Relation heap = table_open(ub_catalog()->usage_delta, AccessShareLock);
 	Relation index = index_open(ub_catalog()->usage_delta_key, AccessShareLock);
@@ -306,6 +306,31 @@ fold_next_account(text *after)
 	return found;
 }
 
+static bool
+fold_is_skipped(const UbFoldCursor *cursor)
+{
+	UbSlice billing_id = ub_value_slice(cursor->billing_id);
+	ListCell *cell;
+
+	foreach (cell, cursor->skip)
+	{
+		if (ub_slice_is(billing_id, lfirst(cell)))
+			return true;
+	}
+	return false;
+}
+
+/* Where an account's deltas begin, as of now. */
+static uint64
+fold_floor(text *billing_id)
+{
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint64 from = ub_deltas_floor(billing_id, snapshot);
+
+	UnregisterSnapshot(snapshot);
+	return from;
+}
+
 /*
  * Moves the cursor to the next account that can be folded, and takes its lock.
  * False, with cursor->done set, if there is none.
@@ -313,24 +338,22 @@ fold_next_account(text *after)
 static bool
 fold_next(UbFoldCursor *cursor)
 {
-	if (cursor->within && fold_try_lock(ub_value_slice(cursor->billing_id)))
+	if (cursor->within && !fold_is_skipped(cursor) &&
+		ub_fold_try_lock(ub_value_slice(cursor->billing_id)))
 		return true;
 	for (;;)
 	{
-		Snapshot snapshot;
-
 		CHECK_FOR_INTERRUPTS();
 		cursor->within = false;
-		cursor->billing_id = fold_next_account(cursor->billing_id);
+		cursor->billing_id = ub_deltas_next_account(cursor->billing_id);
 		cursor->hold = UINT64_MAX;
 		cursor->done = cursor->billing_id == NULL;
 		if (cursor->done)
 			return false;
-		if (!fold_try_lock(ub_value_slice(cursor->billing_id)))
+		if (fold_is_skipped(cursor) ||
+			!ub_fold_try_lock(ub_value_slice(cursor->billing_id)))
 			continue;
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		cursor->from = ub_deltas_floor(cursor->billing_id, snapshot);
-		UnregisterSnapshot(snapshot);
+		cursor->from = fold_floor(cursor->billing_id);
 		return true;
 	}
 }
@@ -353,6 +376,31 @@ ub_deltas_fold(UbFoldCursor *cursor, uint64 limit)
 	return taken;
 }
 
+/* Folds an account's deltas from "from" on. Its fold lock is held. */
+static uint64
+fold_account(text *billing_id, uint64 from)
+{
+	Fold fold = {ub_deltas_new(), NIL};
+	UbFoldCursor cursor = {.from = from, .hold = UINT64_MAX};
+	uint64 taken = fold_take(&fold, billing_id, FOLD_IN_CALL, &cursor);
+
+	fold_write(&fold);
+	ub_deltas_free(fold.sums);
+	return taken;
+}
+
+/*
+ * Folds deltas of one account, if nobody else does, and returns how many. The
+ * caller's transaction decides about them.
+ */
+uint64
+ub_deltas_fold_one(text *billing_id)
+{
+	if (!ub_fold_try_lock(ub_value_slice(billing_id)))
+		return 0;
+	return fold_account(billing_id, fold_floor(billing_id));
+}
+
 /*
  * Folds the deltas of one account from its floor on, if nobody else does. A
  * failure is undone and logged, not raised: the caller's work doesn't need it.
@@ -366,18 +414,13 @@ ub_deltas_fold_account(text *billing_id, uint64 from)
 
 	/* the sums may have changed since a transaction's own snapshot */
 	if (IsolationUsesXactSnapshot() ||
-		!fold_try_lock(ub_value_slice(billing_id)))
+		!ub_fold_try_lock(ub_value_slice(billing_id)))
 		return false;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		Fold fold = {ub_deltas_new(), NIL};
-		UbFoldCursor cursor = {.from = from, .hold = UINT64_MAX};
-
-		(void) fold_take(&fold, billing_id, FOLD_IN_CALL, &cursor);
-		fold_write(&fold);
-		ub_deltas_free(fold.sums);
+		(void) fold_account(billing_id, from);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();

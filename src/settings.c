@@ -10,12 +10,16 @@
 
 #include "settings.h"
 
+int ub_fold_interval = 1000;
+bool ub_maintenance_worker = true;
 int ub_max_batch_size = 10000;
 int ub_max_future = 300;
 char *ub_org_claim = NULL;
 bool ub_restoring = false;
 bool ub_revert_once = true;
 char *ub_service_role = NULL;
+int ub_storage_recount_interval = 86400;
+int ub_storage_refresh_interval = 60;
 
 /*
  * Defines every setting. Called once, when the library is loaded.
@@ -23,6 +27,17 @@ char *ub_service_role = NULL;
 void
 ub_settings_init(void)
 {
+	DefineCustomIntVariable("usage_billing.fold_interval",
+							"How long after one pass of folding the next one begins.",
+							NULL, &ub_fold_interval, 1000, 10, 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("usage_billing.maintenance_worker",
+							 "Have a background worker maintain the database.",
+							 "It takes shared_preload_libraries to have one. ALTER DATABASE can turn it off for one database.",
+							 &ub_maintenance_worker, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+
 	DefineCustomIntVariable("usage_billing.max_batch_size",
 							"Most elements that one create_usage call may carry.",
 							NULL, &ub_max_batch_size, 10000, 1, 1000000,
@@ -52,6 +67,18 @@ ub_settings_init(void)
 							   "Role whose members may use tokens without an organisation.",
 							   NULL, &ub_service_role, "",
 							   PGC_SUSET, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable(
+		"usage_billing.storage_recount_interval",
+		"How long after a count a tracked table is counted anew.", NULL,
+		&ub_storage_recount_interval, 86400, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
+		NULL, NULL, NULL);
+
+	DefineCustomIntVariable(
+		"usage_billing.storage_refresh_interval",
+		"How often organisations with storage changes are refreshed.", NULL,
+		&ub_storage_refresh_interval, 60, 1, 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
+		NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("usage_billing");
 }

@@ -15,15 +15,14 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/tablecmds.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
@@ -163,8 +162,14 @@ ub_source_lock(const UbSource *source)
 	 * A statement of this session that is still writing to it has its rows
 	 * there already, and appends them only at its end.
 	 */
-	if (DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0)) > 0)
-		CheckTableNotInUse(rel, "count for storage usage");
+	if (rel->rd_refcnt > 1 &&
+		CheckRelationLockedByMe(rel, RowExclusiveLock, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot count a tracked table while a statement writes to it"),
+				 errdetail("Table \"%s\" is in use by this session.",
+						   RelationGetRelationName(rel)),
+				 errhint("Refresh or recount after the statement.")));
 	table_close(rel, NoLock);
 	return true;
 }

@@ -5,8 +5,11 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 
 #include "compat.h"
+#include "launcher.h"
+#include "roster.h"
 #include "settings.h"
 
 UB_MODULE_MAGIC;
@@ -17,4 +20,10 @@ void
 _PG_init(void)
 {
 	ub_settings_init();
+	/* pg_upgrade wants nobody to write */
+	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
+	{
+		ub_roster_init();
+		ub_launcher_init();
+	}
 }

@@ -43,14 +43,17 @@ BEGIN
 			EXECUTE format('CREATE POLICY unscoped ON %s FOR SELECT USING (%s)', entry.name, everything);
 			CONTINUE;
 		END IF;
-		EXECUTE format('CREATE POLICY unscoped ON %s FOR SELECT USING (%s)', entry.name, format(unscoped, entry.key));
+		IF entry.name = 'usage_billing.stored_file'::regclass THEN
+			-- no fact, but a table for the application to work on
+			EXECUTE format('CREATE POLICY unscoped ON %s USING (%s) WITH CHECK (%s)', entry.name,
+				format(unscoped, entry.key), everything);
+		ELSE
+			EXECUTE format('CREATE POLICY unscoped ON %s FOR SELECT USING (%s)', entry.name, format(unscoped, entry.key));
+		END IF;
 		EXECUTE format('CREATE POLICY own ON %s FOR SELECT USING (%s)', entry.name, CASE entry.key
 			WHEN 'org_id' THEN 'org_id = (SELECT usage_billing.request_org())'
 			ELSE 'billing_id = ANY ((SELECT usage_billing.request_accounts())::text[])' END);
 	END LOOP;
-
-	-- no fact, but a table for the application to work on
-	EXECUTE format('CREATE POLICY write_unscoped ON usage_billing.stored_file USING (%1$s) WITH CHECK (%1$s)', everything);
 END;
 $$;
 

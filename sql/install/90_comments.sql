@@ -201,6 +201,7 @@ COMMENT ON COLUMN usage_billing.usage_delta.billing_id IS 'the account that chan
 COMMENT ON COLUMN usage_billing.usage_delta.hour IS 'start of the hour (UTC) that changes; -infinity: only the balance changes';
 COMMENT ON COLUMN usage_billing.usage_delta.source IS 'source of the usages; empty: only the balance changes';
 COMMENT ON COLUMN usage_billing.usage_delta.type IS 'type of the usages; null: only the balance changes';
+COMMENT ON COLUMN usage_billing.usage_delta.xact IS 'the transaction that appended the row';
 COMMENT ON COLUMN usage_billing.usage_delta.credits IS 'change of the balance, in credits; null: none';
 COMMENT ON COLUMN usage_billing.usage_delta.debited IS 'change of the sum of the account''s debits, in credits; null: none';
 COMMENT ON COLUMN usage_billing.usage_delta.amount IS 'change of the hour''s amount; null: none';
@@ -217,6 +218,13 @@ Derived from the facts and never dumped. The balance is this row plus the accoun
 COMMENT ON COLUMN usage_billing.credit_balance.billing_id IS 'the account';
 COMMENT ON COLUMN usage_billing.credit_balance.balance IS 'grants and reverts less usage, in credits';
 COMMENT ON COLUMN usage_billing.credit_balance.debited IS 'credit usage less what was reverted, in credits';
+COMMENT ON COLUMN usage_billing.credit_balance.folded_below IS 'no row in usage_delta of an earlier transaction is left; readers begin there';
+COMMENT ON COLUMN usage_billing.credit_balance.folded_on IS 'system identifier of the cluster whose transactions folded_below is about';
+
+COMMENT ON TABLE usage_billing.large_account IS
+'Accounts whose sums are checked against the range of bigint
+Derived from the facts and never dumped. An account comes here with its first posting above 2^52.';
+COMMENT ON COLUMN usage_billing.large_account.billing_id IS 'the account';
 
 COMMENT ON TABLE usage_billing.usage_hourly IS
 'Sums of usage by the hour, as far as they are folded
@@ -232,3 +240,219 @@ COMMENT ON COLUMN usage_billing.usage_hourly.viewing_bytes IS 'bytes of viewing,
 COMMENT ON COLUMN usage_billing.usage_hourly.egress_seconds IS 'seconds of egress, less what was reverted';
 COMMENT ON COLUMN usage_billing.usage_hourly.egress_seconds_additional_targets IS 'seconds of egress to additional targets, less what was reverted';
 COMMENT ON COLUMN usage_billing.usage_hourly.egress_bytes IS 'bytes of egress, less what was reverted';
+
+
+-- Trends
+
+COMMENT ON FUNCTION usage_billing.account_usage_trend(text, text, jsonb, text, text, text, text) IS
+'Sums up an account''s deliveries over a range of hours
+from: included; to: not included. Each is YYYY-MM-DD HH:00:00 or YYYY-MM-DD, also with T, Z or an offset, in UTC where it has none, or last_bill_date; rounded up to the hour.
+A range is 90 days at most. Neither given: from the last billing date, at most 90 days back, to the end of today. Only from: to 90 days on or the end of today, whichever is shorter.
+Only to: from 90 days back, or the last billing date if that is later and before to. Never billed: the account''s creation is the last billing date.
+filter: [{"field": "resource", "eq": "vod_streams"}] or [{"field": "resource", "in": "transcoders,vod_streams"}], also with an array for in, or as an object with the indexes as keys; all conditions must hold.
+include: trend, for one entry an hour with usage.
+billing_id, org_id, project_id: which account; see the reference on account choice.
+Returns {"account": {"id", "viewing_seconds", "avg_viewing_seconds", "viewing_bytes", "egress_seconds", "egress_seconds_additional_targets", "egress_bytes", "trend"}, "limits": {"resources", "from", "to"}}:
+seconds and bytes; avg_viewing_seconds is seconds a session. Exact to the last commit.
+Errors: 22007 from or to is no time; 22023 malformed input; PT404 no such account; 42501 not allowed; 22003 a sum is out of range.';
+
+COMMENT ON FUNCTION usage_billing.usage_series(timestamptz, timestamptz, text, text, text, usage_billing.usage_type, text, text, text) IS
+'Counts an account''s usage by hour, day, week or month, ready for a chart
+from: included; to: not included; both are rounded up to the hour. Absent: as in account_usage_trend, but a range may have more than 90 days.
+bucket: hour, day, week (from Monday) or month, default hour. time_zone: whose days, weeks and months, default UTC; its offset must be whole hours.
+source, type: this source or type only; absent: all. With a source, buckets without usage are filled with zeros, 100,000 at most.
+billing_id, org_id, project_id: which account; see the reference on account choice.
+Returns rows in order of time: one a bucket, source and type with usage. Exact to the last commit.
+Errors: 22023 malformed input; 0A000 the time zone isn''t whole hours away from UTC; PT404 no such account; 42501 not allowed; 22003 a sum is out of range.';
+
+COMMENT ON FUNCTION usage_billing.close_billing_period(timestamptz, text, text, text) IS
+'Moves an account''s last billing date
+at: the end of the billed period, rounded down to the hour; default now. Not in the future, and not before the last billing date; the same hour again changes nothing.
+billing_id, org_id, project_id: which account; see the reference on account choice.
+Returns the last billing date.
+Errors: 22023 malformed input, or the date would move back; PT404 no such account; 42501 not allowed.';
+
+COMMENT ON TYPE usage_billing.usage_bucket IS
+'A row of usage_series
+The usage of one source and type in one hour, day, week or month.';
+COMMENT ON COLUMN usage_billing.usage_bucket.bucket_start IS 'start of the hour, day, week or month in the time zone asked for';
+COMMENT ON COLUMN usage_billing.usage_bucket.source IS 'source of the usages';
+COMMENT ON COLUMN usage_billing.usage_bucket.type IS 'type of the usages; null: a bucket without usage, where no type was asked for';
+COMMENT ON COLUMN usage_billing.usage_bucket.events IS 'number of usages, less those of which nothing is left';
+COMMENT ON COLUMN usage_billing.usage_bucket.amount IS 'sum of the amounts, less what was reverted';
+
+
+-- Storage
+
+COMMENT ON FUNCTION usage_billing.refresh_storage_usage(text) IS
+'Takes today''s snapshot of an organisation''s storage
+org_id: the organisation; absent: the one of the request''s token. What it costs depends on what changed since the last time, not on what is stored.
+Two calls at once for one organisation take turns. A tracked table that was never counted is counted first.
+Returns the snapshot, with the limits: counts, bytes, and minutes of video as text with two decimals; a limit that is null is none.
+Errors: PT404 nothing is known of the organisation; 22023 org_id is missing or too long; 22003 a sum would leave the range of bigint;
+55006 a table would have to be counted while a statement of this session is writing to it; 42501 not allowed, or a table''s policies would hide rows from its owner.';
+COMMENT ON FUNCTION usage_billing.get_storage_usage(text) IS
+'Tells what an organisation had stored when it was refreshed last
+org_id: the organisation; absent: the one of the request''s token.
+Returns the latest snapshot, with the limits: counts, bytes, and minutes of video as text with two decimals; a limit that is null is none.
+Errors: PT404 nothing is known of the organisation, or no snapshot was taken yet; 22023 org_id is missing or too long; 42501 not allowed.';
+COMMENT ON FUNCTION usage_billing.get_storage_usage_history(integer, text) IS
+'Lists the daily snapshots of an organisation''s storage, oldest first
+days: how many days back, today included; 1 or more, default 30. org_id: the organisation; absent: the one of the request''s token.
+A day without a snapshot is left out.
+Errors: PT404 nothing is known of the organisation; 22023 malformed input; 42501 not allowed.';
+COMMENT ON FUNCTION usage_billing.recount_storage_usage(text) IS
+'Counts an organisation''s files anew and takes today''s snapshot
+org_id: the organisation; absent: the one of the request''s token. For use after the tables were changed without their triggers; it reads them all.
+Writers go on meanwhile, and what they change is neither lost nor counted twice.
+Returns the snapshot, and has the errors, of refresh_storage_usage.';
+COMMENT ON FUNCTION usage_billing.set_storage_limits(text, bigint, bigint, bigint) IS
+'Sets the limits that snapshots of an organisation show
+org_id: the organisation; absent: the one of the request''s token.
+max_image_count, max_video_count, max_project_count: 0 or more; absent: no limit. All three are set. Nothing is refused because of them.
+Errors: 22023 malformed input; 42501 not allowed.';
+COMMENT ON FUNCTION usage_billing.track_storage(regclass, name, name, text, name, name) IS
+'Begins to count the files of a table
+relation: a plain or partitioned table of the caller''s. org_column (integer, text, uuid or enum), bytes_column (integer, numeric or text):
+which columns hold organisation and size; rows without an organisation aren''t counted.
+kind: image, video or any other word, for the whole table; or kind_column: the column that holds it. duration_column: seconds, or an interval.
+What the table holds is counted before the next answer. The same call again changes nothing; another definition begins anew. Waits for writers.
+Errors: 22023 malformed input; 42501 the table belongs to another role, or an organisation''s token.';
+COMMENT ON FUNCTION usage_billing.untrack_storage(regclass) IS
+'Ends counting the files of a table, and forgets what was counted
+relation: a table of the caller''s. Snapshots that were taken stay.
+Errors: 22023 no such table; 42501 the table belongs to another role, or an organisation''s token.';
+COMMENT ON FUNCTION usage_billing.storage_changed() IS 'trigger: appends what a statement changed in a tracked table';
+COMMENT ON FUNCTION usage_billing.storage_truncated() IS 'trigger: marks a tracked table that was truncated as one to be counted';
+COMMENT ON FUNCTION usage_billing.snapshot_before_insert() IS 'trigger: of two snapshots for one day the later one stays';
+
+COMMENT ON TYPE usage_billing.storage_usage IS
+'A snapshot of an organisation''s storage, with its limits
+Counts and bytes of all files, and of images and videos among them.';
+COMMENT ON COLUMN usage_billing.storage_usage.org_id IS 'the organisation';
+COMMENT ON COLUMN usage_billing.storage_usage.snapshot_date IS 'the day (UTC) of the snapshot';
+COMMENT ON COLUMN usage_billing.storage_usage.last_updated IS 'when the snapshot was taken';
+COMMENT ON COLUMN usage_billing.storage_usage.project_count IS 'number of projects';
+COMMENT ON COLUMN usage_billing.storage_usage.image_file_count IS 'number of images';
+COMMENT ON COLUMN usage_billing.storage_usage.image_storage_bytes IS 'bytes of images';
+COMMENT ON COLUMN usage_billing.storage_usage.video_file_count IS 'number of videos';
+COMMENT ON COLUMN usage_billing.storage_usage.video_storage_bytes IS 'bytes of videos';
+COMMENT ON COLUMN usage_billing.storage_usage.total_file_count IS 'number of all files';
+COMMENT ON COLUMN usage_billing.storage_usage.total_storage_bytes IS 'bytes of all files';
+COMMENT ON COLUMN usage_billing.storage_usage.total_video_minutes IS 'minutes of video, as text with two decimals';
+COMMENT ON COLUMN usage_billing.storage_usage.max_image_count IS 'most images; null: no limit';
+COMMENT ON COLUMN usage_billing.storage_usage.max_video_count IS 'most videos; null: no limit';
+COMMENT ON COLUMN usage_billing.storage_usage.max_project_count IS 'most projects; null: no limit';
+
+COMMENT ON TABLE usage_billing.storage_limit IS
+'Limits that an organisation''s storage snapshots show
+Set with set_storage_limits. Nothing is refused because of them.';
+COMMENT ON COLUMN usage_billing.storage_limit.org_id IS 'the organisation';
+COMMENT ON COLUMN usage_billing.storage_limit.max_image_count IS 'most images; null: no limit';
+COMMENT ON COLUMN usage_billing.storage_limit.max_video_count IS 'most videos; null: no limit';
+COMMENT ON COLUMN usage_billing.storage_limit.max_project_count IS 'most projects; null: no limit';
+
+COMMENT ON TABLE usage_billing.storage_snapshot IS
+'What organisations had stored, a row a day
+Can be loaded with COPY. Of two snapshots for one day the one with the later last_updated stays.';
+COMMENT ON COLUMN usage_billing.storage_snapshot.org_id IS 'the organisation';
+COMMENT ON COLUMN usage_billing.storage_snapshot.snapshot_date IS 'the day (UTC) of the snapshot';
+COMMENT ON COLUMN usage_billing.storage_snapshot.project_count IS 'number of projects';
+COMMENT ON COLUMN usage_billing.storage_snapshot.image_file_count IS 'number of images';
+COMMENT ON COLUMN usage_billing.storage_snapshot.image_storage_bytes IS 'bytes of images';
+COMMENT ON COLUMN usage_billing.storage_snapshot.video_file_count IS 'number of videos';
+COMMENT ON COLUMN usage_billing.storage_snapshot.video_storage_bytes IS 'bytes of videos';
+COMMENT ON COLUMN usage_billing.storage_snapshot.total_file_count IS 'number of all files';
+COMMENT ON COLUMN usage_billing.storage_snapshot.total_storage_bytes IS 'bytes of all files';
+COMMENT ON COLUMN usage_billing.storage_snapshot.total_video_minutes IS 'minutes of video';
+COMMENT ON COLUMN usage_billing.storage_snapshot.last_updated IS 'when the snapshot was taken';
+
+COMMENT ON TABLE usage_billing.stored_file IS
+'Files, for applications that have no table of their own for them
+An ordinary table that is tracked from the start: insert, update and delete as you like.';
+COMMENT ON COLUMN usage_billing.stored_file.file_id IS 'the file''s id';
+COMMENT ON COLUMN usage_billing.stored_file.org_id IS 'the organisation that the file belongs to';
+COMMENT ON COLUMN usage_billing.stored_file.project_id IS 'the project that the file belongs to; null: none';
+COMMENT ON COLUMN usage_billing.stored_file.kind IS 'image, video, or any other word, which counts in the totals only';
+COMMENT ON COLUMN usage_billing.stored_file.bytes IS 'size in bytes';
+COMMENT ON COLUMN usage_billing.stored_file.duration_seconds IS 'length of a video in seconds';
+COMMENT ON COLUMN usage_billing.stored_file.created_at IS 'when the file was stored';
+
+COMMENT ON TABLE usage_billing.storage_source IS
+'Tables whose files are counted
+Kept by track_storage and untrack_storage.';
+COMMENT ON COLUMN usage_billing.storage_source.relation IS 'the tracked table';
+COMMENT ON COLUMN usage_billing.storage_source.org_column IS 'column that holds the organisation';
+COMMENT ON COLUMN usage_billing.storage_source.bytes_column IS 'column that holds the size in bytes';
+COMMENT ON COLUMN usage_billing.storage_source.kind IS 'kind of all its files; null: the column''s, or none';
+COMMENT ON COLUMN usage_billing.storage_source.kind_column IS 'column that holds the kind; null: none';
+COMMENT ON COLUMN usage_billing.storage_source.duration_column IS 'column that holds the duration, in seconds or as an interval; null: none';
+COMMENT ON COLUMN usage_billing.storage_source.source_id IS 'what the derived tables call it by';
+
+COMMENT ON TABLE usage_billing.storage_delta IS
+'Changes of stored files that aren''t folded yet
+Derived and never dumped. Rows vanish when a refresh folds them into storage_total.';
+COMMENT ON COLUMN usage_billing.storage_delta.org_id IS 'the organisation whose files changed';
+COMMENT ON COLUMN usage_billing.storage_delta.source_id IS 'the tracked table';
+COMMENT ON COLUMN usage_billing.storage_delta.kind IS 'image, video or other';
+COMMENT ON COLUMN usage_billing.storage_delta.files IS 'change of the number of files';
+COMMENT ON COLUMN usage_billing.storage_delta.bytes IS 'change of the bytes';
+COMMENT ON COLUMN usage_billing.storage_delta.seconds IS 'change of the seconds';
+
+COMMENT ON TABLE usage_billing.storage_total IS
+'What organisations have stored, as far as it is folded
+Derived and never dumped.';
+COMMENT ON COLUMN usage_billing.storage_total.org_id IS 'the organisation';
+COMMENT ON COLUMN usage_billing.storage_total.source_id IS 'the tracked table';
+COMMENT ON COLUMN usage_billing.storage_total.kind IS 'image, video or other';
+COMMENT ON COLUMN usage_billing.storage_total.files IS 'number of files';
+COMMENT ON COLUMN usage_billing.storage_total.bytes IS 'their bytes';
+COMMENT ON COLUMN usage_billing.storage_total.seconds IS 'their seconds';
+
+COMMENT ON TABLE usage_billing.storage_counted IS
+'When tracked tables were counted last
+Derived and never dumped. A table without a row here is counted before the next answer.';
+COMMENT ON COLUMN usage_billing.storage_counted.source_id IS 'the tracked table';
+COMMENT ON COLUMN usage_billing.storage_counted.counted_at IS 'when all of it was counted last';
+
+
+-- Who is asking, and views
+
+COMMENT ON FUNCTION usage_billing.request_org() IS
+'Tells which organisation the request''s token names
+Returns its id; null for a request that may see every organisation. Row-level security asks it.
+Errors: 42501 the token names none, or its claims are no JSON object.';
+COMMENT ON FUNCTION usage_billing.request_accounts() IS
+'Lists the billing accounts of the organisation that the request''s token names
+Returns their ids; null for a request that may see every account. Row-level security asks it.
+Errors: 42501 the token names no organisation, or its claims are no JSON object.';
+
+COMMENT ON VIEW usage_billing.usage_remaining IS
+'Usage with what was reverted of it and what is left
+A row for each usage that the reader may see.';
+COMMENT ON COLUMN usage_billing.usage_remaining.billing_id IS 'the account that used';
+COMMENT ON COLUMN usage_billing.usage_remaining.id IS 'the usage''s id, a key within its account';
+COMMENT ON COLUMN usage_billing.usage_remaining.type IS 'credit: taken from the balance; feature: counted only';
+COMMENT ON COLUMN usage_billing.usage_remaining.amount IS 'what was reported';
+COMMENT ON COLUMN usage_billing.usage_remaining.reverted IS 'what was taken back of it';
+COMMENT ON COLUMN usage_billing.usage_remaining.remaining IS 'what is left, which is what may still be reverted';
+COMMENT ON COLUMN usage_billing.usage_remaining.source IS 'what caused the usage';
+COMMENT ON COLUMN usage_billing.usage_remaining.description IS 'free text';
+COMMENT ON COLUMN usage_billing.usage_remaining.user_id IS 'who caused the usage';
+COMMENT ON COLUMN usage_billing.usage_remaining.metadata IS 'the caller''s own data';
+COMMENT ON COLUMN usage_billing.usage_remaining.created_at IS 'when the usage happened';
+
+COMMENT ON VIEW usage_billing.account_statement IS
+'What changed the balances of the accounts that the reader may see
+The rows of account_transactions, for filters and orders of one''s own.';
+COMMENT ON COLUMN usage_billing.account_statement.billing_id IS 'the account';
+COMMENT ON COLUMN usage_billing.account_statement.id IS 'the usage''s, revert''s or grant''s id';
+COMMENT ON COLUMN usage_billing.account_statement.kind IS 'usage, revert or grant';
+COMMENT ON COLUMN usage_billing.account_statement.type IS 'debit for a usage, credit for a revert or a grant';
+COMMENT ON COLUMN usage_billing.account_statement.amount IS 'credits, more than 0';
+COMMENT ON COLUMN usage_billing.account_statement.source IS 'what caused it; for a revert, the source of the usage';
+COMMENT ON COLUMN usage_billing.account_statement.description IS 'free text';
+COMMENT ON COLUMN usage_billing.account_statement.user_id IS 'who caused it';
+COMMENT ON COLUMN usage_billing.account_statement.metadata IS 'the caller''s own data';
+COMMENT ON COLUMN usage_billing.account_statement.created_at IS 'when it happened';
+COMMENT ON FUNCTION usage_billing.check_ids() IS 'trigger: refuses ids that are empty or too long';
