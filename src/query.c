@@ -152,20 +152,17 @@ ub_query_change(UbQuery *query, Datum *values, const char *nulls,
 	return SPI_processed;
 }
 
-/*
- * The same for an INSERT that also reads the given rows. Returns how many rows
- * it stored.
- */
+/* The same for a query that also reads the given rows. */
 uint64
 ub_query_change_with_rows(UbQuery *query, UbRows *rows, Datum *values,
-						  Snapshot snapshot)
+						  Snapshot snapshot, int expected_code)
 {
-	uint64 stored;
+	uint64 changed;
 
 	query_register_rows(query, rows);
-	stored = ub_query_change(query, values, NULL, snapshot, SPI_OK_INSERT);
+	changed = ub_query_change(query, values, NULL, snapshot, expected_code);
 	(void) SPI_unregister_relation(query->rows_name);
-	return stored;
+	return changed;
 }
 
 /*

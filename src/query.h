@@ -47,7 +47,8 @@ extern uint64 ub_query_write(UbQuery *query, UbRows *rows, int expected_code);
 extern uint64 ub_query_change(UbQuery *query, Datum *values, const char *nulls,
 							  Snapshot snapshot, int expected_code);
 extern uint64 ub_query_change_with_rows(UbQuery *query, UbRows *rows,
-										Datum *values, Snapshot snapshot);
+										Datum *values, Snapshot snapshot,
+										int expected_code);
 extern Portal ub_query_open(UbQuery *query, Datum *values);
 extern uint64 ub_query_read(UbQuery *query, Datum *values, const char *nulls,
 							Snapshot snapshot);

@@ -208,6 +208,7 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
 	Snapshot snapshot;
 	UbRows rows;
 	Datum values[2] = {UUIDPGetDatum(&source->id), (Datum) 0};
+	UbSource current;
 
 	if (!ub_source_lock(source))
 	{
@@ -219,7 +220,10 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
 		return;
 	}
 	storage_lock(UB_LOCK_RECOUNT, &source->id, UUID_LEN);
-	if (only_uncounted && source_counted_at(source) != DT_NOBEGIN)
+	/* whom the locks waited for may have ended or counted it */
+	if (!ub_source_find(source->relation, &current) ||
+		memcmp(&current.id, &source->id, UUID_LEN) != 0 ||
+		(only_uncounted && source_counted_at(source) != DT_NOBEGIN))
 		return;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ub_rows_begin(&rows, ub_catalog()->storage_delta);
@@ -229,7 +233,7 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
 	if (org_id != NULL)
 		values[1] = CStringGetTextDatum(org_id);
 	ub_query_change_with_rows(org_id ? &difference_of_org : &difference_of_all,
-							  &rows, values, snapshot);
+							  &rows, values, snapshot, SPI_OK_INSERT);
 	if (org_id == NULL)
 		(void) ub_query_change(&mark_counted, values, NULL, InvalidSnapshot,
 							   SPI_OK_INSERT);
@@ -267,8 +271,9 @@ storage_check_known(const char *org_id, Snapshot snapshot)
 }
 
 /*
- * Folds the organisation's pending changes and stores today's snapshot. Others
- * that refresh it wait until this transaction ends.
+ * Folds the organisation's pending changes and stores today's snapshot, as of
+ * now, also in REPEATABLE READ. Others that refresh it wait until this
+ * transaction ends.
  */
 void
 ub_storage_refresh_org(const char *org_id)
@@ -281,11 +286,14 @@ ub_storage_refresh_org(const char *org_id)
 	SPI_connect();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	storage_check_known(org_id, snapshot);
+	(void) ub_query_change(&fold_org, &value, NULL, snapshot, SPI_OK_INSERT);
 	UnregisterSnapshot(snapshot);
-	(void) ub_query_change(&fold_org, &value, NULL, InvalidSnapshot,
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	(void) ub_query_change(&store_snapshot, &value, NULL, snapshot,
 						   SPI_OK_INSERT);
-	(void) ub_query_change(&store_snapshot, &value, NULL, InvalidSnapshot,
-						   SPI_OK_INSERT);
+	UnregisterSnapshot(snapshot);
 	SPI_finish();
 	CommandCounterIncrement();
 }
@@ -497,6 +505,7 @@ ub_snapshot_before_insert(PG_FUNCTION_ARGS)
 	TupleTableSlot *stored;
 	ScanKeyData keys[2];
 	UbRows rows;
+	Snapshot snapshot;
 
 	slot_getallattrs(slot);
 	/* the server itself refuses these */
@@ -516,7 +525,12 @@ ub_snapshot_before_insert(PG_FUNCTION_ARGS)
 
 	ub_rows_begin(&rows, ub_catalog()->storage_snapshot);
 	ub_rows_add(&rows, slot->tts_values, slot->tts_isnull);
-	(void) ub_query_write(&replace_snapshot, &rows, SPI_OK_UPDATE);
+	SPI_connect();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ub_query_change_with_rows(&replace_snapshot, &rows, NULL, snapshot,
+							  SPI_OK_UPDATE);
+	UnregisterSnapshot(snapshot);
+	SPI_finish();
 	ub_rows_end(&rows);
 	return PointerGetDatum(NULL);
 }

@@ -95,6 +95,8 @@ static Relation
 track_open(FunctionCallInfo fcinfo)
 {
 	Relation rel;
+	UbSource source;
+	LOCKMODE lock = ShareRowExclusiveLock;
 
 	ub_access_require_unscoped();
 	/* in such an operation it isn't the caller whom the outer role names */
@@ -108,7 +110,10 @@ track_open(FunctionCallInfo fcinfo)
 					   "is missing", NULL);
 	/* before the lock, which would stop writers, and after it */
 	track_check_owner(PG_GETARG_OID(0));
-	rel = try_relation_open(PG_GETARG_OID(0), ShareRowExclusiveLock);
+	/* a source that ends waits for those who count it */
+	if (ub_source_find(PG_GETARG_OID(0), &source))
+		lock = AccessExclusiveLock;
+	rel = try_relation_open(PG_GETARG_OID(0), lock);
 	if (rel == NULL)
 		ub_value_error(UB_PLACE_PARAMETER, "relation",
 					   ERRCODE_INVALID_PARAMETER_VALUE, "is no table", NULL);
@@ -232,9 +237,14 @@ track_set_triggers(Relation rel, bool wanted)
 		const char *name = track_triggers[i][0];
 		int code = SPI_OK_UTILITY;
 
-		if (OidIsValid(get_trigger_oid(RelationGetRelid(rel), name, true)))
+		bool there = OidIsValid(
+			get_trigger_oid(RelationGetRelid(rel), name, true));
+
+		if (there == wanted)
+			continue;
+		if (there)
 			code = SPI_execute(psprintf("DROP TRIGGER %s ON %s", name, table), false, 0);
-		if (code == SPI_OK_UTILITY && wanted)
+		else
 			code = SPI_execute(psprintf(track_triggers[i][1], table), false, 0);
 		if (code != SPI_OK_UTILITY)
 			elog(ERROR, "could not set trigger: %s", SPI_result_code_string(code));
