@@ -46,10 +46,6 @@ within(15, Workers::has_workers(1, 'one'), 'the template is served again');
 alone('ALTER DATABASE two RENAME TO three', 'ALTER DATABASE RENAME while served');
 within(15, Workers::has_workers(1, 'three'), 'the renamed database is served again');
 alone('DROP DATABASE three', 'DROP DATABASE while served, without FORCE');
-value('ALTER DATABASE one ALLOW_CONNECTIONS off');
-within(15, Workers::has_workers(0, 'one'), 'a database that allows no connections is left');
-value('ALTER DATABASE one ALLOW_CONNECTIONS on');
-within(15, Workers::has_workers(1, 'one'), 'and served when it does again');
 
 # A worker in the middle of something long.
 $node->safe_psql('one', <<'SQL');
