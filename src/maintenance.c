@@ -30,7 +30,7 @@ static const uint64 call_limits[UB_DUTIES] = {
 	[UB_DUTY_FOLD] = 2000000,
 	[UB_DUTY_PACK_HOURS] = 200000,
 	[UB_DUTY_STORAGE_RECOUNT] = PG_UINT64_MAX,
-	[UB_DUTY_STORAGE_REFRESH] = 10000};
+	[UB_DUTY_STORAGE_REFRESH] = 1000};
 
 static UbQuery read_records = {
 	.text = "SELECT duty, last_start,"

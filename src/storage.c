@@ -15,6 +15,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -163,16 +164,22 @@ PG_FUNCTION_INFO_V1(ub_set_storage_limits);
 PG_FUNCTION_INFO_V1(ub_snapshot_before_insert);
 PG_FUNCTION_INFO_V1(ub_storage_truncated);
 
-/* Takes a lock of ours on anything, to the end of the transaction. */
-static void
-storage_lock(uint16 class, const void *key, int len)
+/*
+ * Takes a lock of ours on anything, to the end of the transaction. False if it
+ * isn't to be waited for and somebody has it. Who waits takes the locks of
+ * sources before those of organisations; the maintenance, which keeps many,
+ * never waits.
+ */
+static bool
+storage_lock(uint16 class, const void *key, int len, bool wait)
 {
 	LOCKTAG tag;
 	uint64 hash = hash_bytes_extended(key, len, 0);
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
 						 (uint32) hash, class);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) !=
+		LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* When the source was counted, 0 if it has to be. */
@@ -200,16 +207,19 @@ source_counted_at(const UbSource *source)
 /*
  * Counts a source for one organisation or all (null) and appends what the
  * derived tables lack. Counting all marks it as counted, unless it was and
- * only_uncounted is set.
+ * only_uncounted is set. False if a lock wasn't to be waited for and not free.
  */
-static void
-source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
+static bool
+source_recount(const UbSource *source, const char *org_id, bool only_uncounted,
+			   bool wait)
 {
 	Snapshot snapshot;
 	UbRows rows;
 	Datum values[2] = {UUIDPGetDatum(&source->id), (Datum) 0};
 	UbSource current;
 
+	if (!wait && !ConditionalLockRelationOid(source->relation, AccessShareLock))
+		return false;
 	if (!ub_source_lock(source))
 	{
 		/* the table was dropped, and its files with it */
@@ -217,14 +227,15 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
 		(void) ub_query_change(&forget_source, values, NULL, InvalidSnapshot,
 							   SPI_OK_DELETE);
 		SPI_finish();
-		return;
+		return true;
 	}
-	storage_lock(UB_LOCK_RECOUNT, &source->id, UUID_LEN);
+	if (!storage_lock(UB_LOCK_RECOUNT, &source->id, UUID_LEN, wait))
+		return false;
 	/* whom the locks waited for may have ended or counted it */
 	if (!ub_source_find(source->relation, &current) ||
 		memcmp(&current.id, &source->id, UUID_LEN) != 0 ||
 		(only_uncounted && source_counted_at(source) != DT_NOBEGIN))
-		return;
+		return true;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ub_rows_begin(&rows, ub_catalog()->storage_delta);
 	ub_source_count(source, org_id, snapshot, &rows);
@@ -241,19 +252,22 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted)
 	ub_rows_end(&rows);
 	UnregisterSnapshot(snapshot);
 	CommandCounterIncrement();
+	return true;
 }
 
 /* Counts the sources that have to be, before anything is answered from them. */
-static void
-storage_count_uncounted(void)
+static bool
+storage_count_uncounted(bool wait)
 {
 	ListCell *cell;
 
 	foreach (cell, ub_sources())
 	{
-		if (source_counted_at(lfirst(cell)) == DT_NOBEGIN)
-			source_recount(lfirst(cell), NULL, true);
+		if (source_counted_at(lfirst(cell)) == DT_NOBEGIN &&
+			!source_recount(lfirst(cell), NULL, true, wait))
+			return false;
 	}
+	return true;
 }
 
 /* Raises PT404 if nothing is known of the organisation. SPI is connected. */
@@ -275,14 +289,15 @@ storage_check_known(const char *org_id, Snapshot snapshot)
  * now, also in REPEATABLE READ. Others that refresh it wait until this
  * transaction ends.
  */
-void
-ub_storage_refresh_org(const char *org_id)
+static bool
+storage_refresh(const char *org_id, bool wait)
 {
 	Datum value = CStringGetTextDatum(org_id);
 	Snapshot snapshot;
 
-	storage_lock(UB_LOCK_STORAGE, org_id, strlen(org_id));
-	storage_count_uncounted();
+	if (!storage_count_uncounted(wait) ||
+		!storage_lock(UB_LOCK_STORAGE, org_id, strlen(org_id), wait))
+		return false;
 	SPI_connect();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	storage_check_known(org_id, snapshot);
@@ -296,6 +311,14 @@ ub_storage_refresh_org(const char *org_id)
 	UnregisterSnapshot(snapshot);
 	SPI_finish();
 	CommandCounterIncrement();
+	return true;
+}
+
+/* The same for the maintenance: not while somebody else is at it. */
+void
+ub_storage_refresh_org(const char *org_id)
+{
+	(void) storage_refresh(org_id, false);
 }
 
 /* Counts one source anew, for all organisations; nothing if it is none. */
@@ -305,7 +328,7 @@ ub_storage_recount_source(Oid relation)
 	UbSource source;
 
 	if (ub_source_find(relation, &source))
-		source_recount(&source, NULL, false);
+		(void) source_recount(&source, NULL, false, false);
 }
 
 /* The organisations (char *) with pending changes. A snapshot is active. */
@@ -385,7 +408,7 @@ ub_refresh_storage_usage(PG_FUNCTION_ARGS)
 	char *org_id = ub_access_org(ub_access_text_arg(fcinfo, 0));
 
 	PreventCommandIfReadOnly("refresh_storage_usage()");
-	ub_storage_refresh_org(org_id);
+	(void) storage_refresh(org_id, true);
 	PG_RETURN_DATUM(storage_latest_now(org_id));
 }
 
@@ -397,15 +420,14 @@ ub_recount_storage_usage(PG_FUNCTION_ARGS)
 	ListCell *cell;
 
 	PreventCommandIfReadOnly("recount_storage_usage()");
-	storage_lock(UB_LOCK_STORAGE, org_id, strlen(org_id));
 	foreach (cell, ub_sources())
 	{
 		const UbSource *source = lfirst(cell);
 		bool counted = source_counted_at(source) != DT_NOBEGIN;
 
-		source_recount(source, counted ? org_id : NULL, false);
+		(void) source_recount(source, counted ? org_id : NULL, false, true);
 	}
-	ub_storage_refresh_org(org_id);
+	(void) storage_refresh(org_id, true);
 	PG_RETURN_DATUM(storage_latest_now(org_id));
 }
 
