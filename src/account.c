@@ -524,7 +524,8 @@ ub_close_billing_period(PG_FUNCTION_ARGS)
 	ub_access_account(&choice, GetTransactionSnapshot(), &account);
 	if (TIMESTAMP_NOT_FINITE(at) || at > now)
 		ub_value_error(UB_PLACE_PARAMETER, "at", ERRCODE_INVALID_PARAMETER_VALUE,
-					   "is in the future", "A period can be closed when it is over.");
+					   TIMESTAMP_NOT_FINITE(at) ? "is not finite" : "is in the future",
+					   "A period can be closed when it is over.");
 	at = ub_value_hour(at);
 	values[0] = PointerGetDatum(account.billing_id);
 	values[1] = TimestampTzGetDatum(at);

@@ -50,6 +50,7 @@ typedef struct Series
 	bool has_type;
 	UbKind type;
 	Datum unit; /* for date_trunc */
+	bool by_hour;
 	Datum zone;
 	TimestampTz bucket;		/* the last hour's bucket … */
 	TimestampTz bucket_end; /* … and where it ends */
@@ -247,7 +248,12 @@ series_date_trunc(const Series *series, TimestampTz at)
 static TimestampTz
 series_trunc(const Series *series, TimestampTz at)
 {
-	TimestampTz start = series_date_trunc(series, at);
+	TimestampTz start;
+
+	/* zones are whole hours away */
+	if (series->by_hour)
+		return ub_value_hour(at);
+	start = series_date_trunc(series, at);
 
 	while (series_date_trunc(series, start - USECS_PER_HOUR) == start)
 		start -= USECS_PER_HOUR;
@@ -261,9 +267,8 @@ series_trunc(const Series *series, TimestampTz at)
 static void
 series_check_length(const Series *series, const UbRange *range)
 {
-	UbSlice unit = ub_value_slice(DatumGetTextPP(series->unit));
 	int64 hours = (range->to - range->from) / USECS_PER_HOUR;
-	int64 buckets = ub_slice_is(unit, "hour") ? hours : hours / HOURS_PER_DAY;
+	int64 buckets = series->by_hour ? hours : hours / HOURS_PER_DAY;
 
 	if (series->source.len > 0 && buckets > SERIES_MOST_BUCKETS)
 		ub_value_error(UB_PLACE_PARAMETER, "to", ERRCODE_INVALID_PARAMETER_VALUE,
@@ -280,9 +285,11 @@ series_next(const Series *series, TimestampTz start)
 	{
 		const char *unit;
 		int hours; /* surely in the next bucket, in any zone */
-	} steps[] = {{"hour", 1}, {"day", 36}, {"week", 10 * 24}, {"month", 45 * 24}};
+	} steps[] = {{"day", 36}, {"week", 10 * 24}, {"month", 45 * 24}};
 	UbSlice unit = ub_value_slice(DatumGetTextPP(series->unit));
 
+	if (series->by_hour)
+		return start + USECS_PER_HOUR;
 	for (int i = 0; i < (int) lengthof(steps); i++)
 	{
 		if (ub_slice_is(unit, steps[i].unit))
@@ -390,6 +397,7 @@ ub_usage_series(PG_FUNCTION_ARGS)
 	ub_range_of_series(&range, ub_access_time_arg(fcinfo, 0),
 					   ub_access_time_arg(fcinfo, 1), &account);
 	series.unit = PointerGetDatum(ub_range_bucket(unit));
+	series.by_hour = unit.len == 0 || ub_slice_is(unit, "hour");
 	series.zone = PointerGetDatum(ub_range_zone(zone, &range));
 	if (source.len > 0)
 	{
