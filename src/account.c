@@ -7,6 +7,7 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
@@ -347,6 +348,8 @@ ub_account_after_delete(PG_FUNCTION_ARGS)
 
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
 									&TTSOpsMinimalTuple);
+	/* the same statement may have stored facts too */
+	CommandCounterIncrement();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	while (tuplestore_gettupleslot(trigger->tg_oldtable, true, false, slot))
 	{

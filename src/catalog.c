@@ -5,10 +5,12 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_enum.h"
 #include "catalog/pg_type.h"
@@ -48,6 +50,27 @@ catalog_relation(const char *name, Oid schema)
 				 errdetail("Relation usage_billing.%s is missing.", name),
 				 errhint("Create or update the extension.")));
 	return relid;
+}
+
+/*
+ * Checks that a table has the columns that the code was made for: rows are
+ * formed and read by their numbers.
+ */
+static void
+catalog_check_columns(Oid relid, int columns)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	if (((Form_pg_class) GETSTRUCT(tuple))->relnatts != columns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table of usage_billing has other columns than it was made with"),
+				 errdetail("Table usage_billing.%s must keep its %d columns.",
+						   get_rel_name(relid), columns),
+				 errhint("Keep data of your own in metadata or in a table of your own.")));
+	ReleaseSysCache(tuple);
 }
 
 static Oid
@@ -111,6 +134,19 @@ ub_catalog(void)
 									   ObjectIdGetDatum(schema));
 	found.usage_type_credit = catalog_label(found.usage_type, "credit");
 	found.usage_type_feature = catalog_label(found.usage_type, "feature");
+	catalog_check_columns(found.billing_account, 9);
+	catalog_check_columns(found.credit_balance, 5);
+	catalog_check_columns(found.credit_grant, 8);
+	catalog_check_columns(found.large_account, 1);
+	catalog_check_columns(found.project, 3);
+	catalog_check_columns(found.storage_counted, 2);
+	catalog_check_columns(found.storage_delta, 6);
+	catalog_check_columns(found.storage_snapshot, 11);
+	catalog_check_columns(found.storage_source, 7);
+	catalog_check_columns(found.usage, 10);
+	catalog_check_columns(found.usage_delta, 14);
+	catalog_check_columns(found.usage_hourly, 11);
+	catalog_check_columns(found.usage_revert, 18);
 	found.valid = true;
 	cache = found;
 	return &cache;

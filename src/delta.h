@@ -90,7 +90,7 @@ typedef struct UbFoldCursor
 	text *billing_id;
 	bool within;
 	uint64 from;
-	uint64 hold; /* within: a delta that could not be taken */
+	uint64 hold; /* within: what an earlier step may have left begins here */
 	bool done;
 	List *skip;
 } UbFoldCursor;

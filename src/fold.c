@@ -235,8 +235,10 @@ fold_take(Fold *fold, text *billing_id, uint64 limit, UbFoldCursor *cursor)
 			DatumGetFullTransactionId(scan.slot->tts_values[UB_DELTA_XACT]));
 		if (taken >= limit)
 		{
+			/* what this snapshot didn't see is not left behind by a later one */
 			cursor->within = true;
 			cursor->from = xact;
+			cursor->hold = account->below;
 			account->below = Min(account->below, xact);
 			break;
 		}

@@ -24,10 +24,10 @@
 
 /*
  * A posting larger than this makes its account a large one, whose sums are
- * checked against bigint from then on. It would take a thousand smaller ones in
- * one hour to get there.
+ * checked against bigint from then on. It would take more than a
+ * hundred thousand smaller ones in one hour to get there.
  */
-#define LEDGER_LARGE (INT64CONST(1) << 52)
+#define LEDGER_LARGE (INT64CONST(1) << 46)
 
 /* A set of deltas is posted when it has this many. */
 #define LEDGER_MOST_DELTAS 10000
@@ -177,37 +177,27 @@ ub_ledger_settle(text *billing_id, bool admit, int128 taken)
 	return ledger_finish(billing_id, &balance);
 }
 
-/* The sums of one hour, while they are collected from hourly and deltas. */
-typedef struct HourSums
-{
-	const UbDeltaKey *key;
-	int128 sums[UB_SUMS];
-} HourSums;
-
 static void
-hour_add(void *state, const UbDelta *delta)
+range_add(void *state, const UbDelta *delta)
 {
-	HourSums *hour = state;
+	UbDelta *sum = ub_deltas_at(state, &delta->key);
 
-	if (delta->key.hour != hour->key->hour ||
-		delta->key.kind != hour->key->kind ||
-		!ub_slices_equal(delta->key.source, hour->key->source))
-		return;
 	for (int i = 0; i < UB_SUMS; i++)
-		hour->sums[i] += delta->sums[i];
+		sum->sums[i] += delta->sums[i];
 }
 
+/* Adds what is folded of the delta's hour to it. */
 static void
-hour_add_folded(HourSums *hour, text *billing_id, Snapshot snapshot)
+range_add_folded(UbDelta *delta, text *billing_id, Snapshot snapshot)
 {
 	UbScan scan;
 	ScanKeyData keys[3];
 
 	ub_scan_key_text(&keys[0], 1, PointerGetDatum(billing_id));
 	ub_scan_key_time(&keys[1], 2, BTEqualStrategyNumber,
-					 TimestampTzGetDatum(hour->key->hour));
+					 TimestampTzGetDatum(delta->key.hour));
 	ub_scan_key_text(&keys[2], 3,
-					 PointerGetDatum(ub_value_text(hour->key->source)));
+					 PointerGetDatum(ub_value_text(delta->key.source)));
 	ub_scan_begin(&scan, ub_catalog()->usage_hourly,
 				  ub_catalog()->usage_hourly_pkey, snapshot, keys, 3);
 	while (ub_scan_next(&scan))
@@ -215,7 +205,10 @@ hour_add_folded(HourSums *hour, text *billing_id, Snapshot snapshot)
 		UbDelta folded;
 
 		ub_hour_load(scan.slot, &folded);
-		hour_add(hour, &folded);
+		if (folded.key.kind != delta->key.kind)
+			continue;
+		for (int i = 0; i < UB_SUMS; i++)
+			delta->sums[i] += folded.sums[i];
 	}
 	ub_scan_end(&scan);
 }
@@ -232,46 +225,67 @@ delta_is_large(const UbDelta *delta)
 }
 
 /*
- * Raises 22003 if the account's sums can't hold a delta just appended. What
- * others have appended and not committed yet counts too; it could be counted
- * twice if it is committed right now, which only refuses a little early.
+ * Collects an account's pending deltas by key, with what others have appended
+ * and not committed yet. That could be counted twice if it is committed right
+ * now, which only refuses a little early. Returns its change of the balance.
  */
-static void
-ledger_check_range(const UbDelta *delta)
+static int128
+range_collect(UbDeltaSet *pending, text *billing_id, uint64 from,
+			  Snapshot snapshot)
 {
-	text *billing_id = ub_value_text(delta->key.billing_id);
-	HourSums hour = {.key = &delta->key};
-	UbBalance balance;
 	int128 in_flight = 0;
 	SnapshotData dirty;
-	Snapshot snapshot;
 	UbScan scan;
 
 	InitDirtySnapshot(dirty);
-	ub_deltas_scan(&scan, billing_id, 0, &dirty);
+	ub_deltas_scan(&scan, billing_id, from, &dirty);
 	while (ub_scan_next(&scan))
 	{
 		UbDelta other;
 
+		CHECK_FOR_INTERRUPTS();
 		if (!TransactionIdIsValid(dirty.xmin))
 			continue;
 		ub_delta_load(scan.slot, &other);
 		in_flight += other.sums[UB_SUM_CREDITS];
-		hour_add(&hour, &other);
+		range_add(pending, &other);
 	}
 	ub_scan_end(&scan);
+	ub_deltas_visit(billing_id, from, snapshot, range_add, pending);
+	return in_flight;
+}
 
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+/*
+ * Raises 22003 if the account's sums can't hold its deltas from index first up
+ * to next, just appended.
+ */
+static void
+ledger_check_range(List *deltas, int first, int next)
+{
+	UbDelta *delta = list_nth(deltas, first);
+	text *billing_id = ub_value_text(delta->key.billing_id);
+	UbDeltaSet *pending = ub_deltas_new();
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	UbBalance balance;
+	int128 in_flight;
+
 	ub_ledger_read(billing_id, snapshot, &balance);
+	in_flight = range_collect(pending, billing_id, balance.from, snapshot);
 	(void) ledger_in_range(balance.balance + in_flight, "The balance");
-	if (delta->key.kind != UB_KIND_GRANT)
+	for (int n = first; n < next; n++)
 	{
-		ub_deltas_visit(billing_id, balance.from, snapshot, hour_add, &hour);
-		hour_add_folded(&hour, billing_id, snapshot);
+		UbDelta sum;
+
+		delta = list_nth(deltas, n);
+		if (delta->key.kind == UB_KIND_GRANT)
+			continue;
+		sum = *ub_deltas_at(pending, &delta->key);
+		range_add_folded(&sum, billing_id, snapshot);
 		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
-			(void) ledger_in_range(hour.sums[i], "A sum of the hour");
+			(void) ledger_in_range(sum.sums[i], "A sum of the hour");
 	}
 	UnregisterSnapshot(snapshot);
+	ub_deltas_free(pending);
 }
 
 /* Whether the account had a large posting before, also one in flight. */
@@ -317,6 +331,7 @@ static int
 ledger_check_account(List *deltas, int first)
 {
 	UbSlice billing_id = ((UbDelta *) list_nth(deltas, first))->key.billing_id;
+	UbDelta total = {0};
 	bool any_large = false;
 	int next = first;
 
@@ -326,8 +341,11 @@ ledger_check_account(List *deltas, int first)
 
 		if (!ub_slices_equal(delta->key.billing_id, billing_id))
 			break;
+		for (int i = 0; i < UB_SUMS; i++)
+			total.sums[i] += delta->sums[i];
 		any_large = any_large || delta_is_large(delta);
 	}
+	any_large = any_large || delta_is_large(&total);
 	if (!any_large && !account_is_large(billing_id))
 		return next;
 
@@ -340,8 +358,7 @@ ledger_check_account(List *deltas, int first)
 		account_mark_large(billing_id);
 	}
 	CommandCounterIncrement();
-	for (int i = first; i < next; i++)
-		ledger_check_range(list_nth(deltas, i));
+	ledger_check_range(deltas, first, next);
 	return next;
 }
 
@@ -381,6 +398,7 @@ ub_account_balance(PG_FUNCTION_ARGS)
 	UbChoice choice = ub_access_choice(fcinfo, 0);
 	UbAccount account;
 	int64 balance;
+	int128 available;
 	JsonbParseState *state;
 
 	ub_access_account(&choice, GetActiveSnapshot(), &account);
@@ -391,9 +409,11 @@ ub_account_balance(PG_FUNCTION_ARGS)
 	ub_object_text(&state, "org_id", account.org_id);
 	ub_object_int(&state, "balance", balance);
 	ub_object_int(&state, "credit_min", account.credit_min);
+	available = (int128) balance - account.credit_min;
 	ub_object_int(&state, "available",
-				  ledger_in_range((int128) balance - account.credit_min,
-								  "The available credit"));
+				  ub_sum_fits(available) ? (int64) available :
+					  available > 0		 ? PG_INT64_MAX :
+										   PG_INT64_MIN);
 	PG_RETURN_DATUM(ub_object_end(&state));
 }
 

@@ -158,6 +158,9 @@ revert_complete(Datum *values, bool *nulls)
 	ub_fact_empty_is_null(values, nulls, REVERT_USER_ID);
 	ub_fact_default_metadata(values, nulls, REVERT_METADATA);
 	ub_fact_empty_is_null(values, nulls, REVERT_USAGE_SOURCE);
+	if (!nulls[REVERT_USAGE_SOURCE])
+		values[REVERT_USAGE_SOURCE] = PointerGetDatum(
+			ub_value_lower(ub_fact_text(values, nulls, REVERT_USAGE_SOURCE)));
 }
 
 /*

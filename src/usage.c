@@ -89,7 +89,7 @@ usage_type_datum(bool feature)
 
 /* Gives the source its stored form: lower case, "system" if there is none. */
 static void
-usage_normalise(UbUsageItem *item)
+usage_normalise(UbPlace place, UbUsageItem *item)
 {
 	if (item->source.len == 0)
 	{
@@ -104,6 +104,7 @@ usage_normalise(UbUsageItem *item)
 		if ((c >= 'A' && c <= 'Z') || IS_HIGHBIT_SET(c))
 		{
 			item->source = ub_value_slice(ub_value_lower(item->source));
+			ub_value_check_length(place, "source", item->source, UB_ID_BYTES);
 			break;
 		}
 	}
@@ -289,7 +290,7 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 
 	usage_load(values, nulls, &item);
 	usage_check(ub_fact_text(values, nulls, USAGE_BILLING_ID), &item);
-	usage_normalise(&item);
+	usage_normalise(UB_PLACE_TABLE("usage"), &item);
 	ub_fact_check_account(fcinfo,
 						  ub_fact_text(values, nulls, USAGE_BILLING_ID));
 	if (usage_is_stored(trigger->tg_relation, values[USAGE_BILLING_ID],
@@ -538,7 +539,7 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	items = ub_document_usages(PG_GETARG_JSONB_P(0),
 							   ub_value_slice(account.billing_id), &count);
 	for (int i = 0; i < count; i++)
-		usage_normalise(&items[i]);
+		usage_normalise(UB_PLACE_ELEMENT(items[i].index), &items[i]);
 	unique = usage_sort_unique(items, count);
 
 	if (unique > 0)
@@ -573,16 +574,10 @@ ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
 	if (found)
 	{
 		TM_FailureData failure;
+		TM_Result result;
 		UbUsageItem item;
 		ItemPointerData tid = slot->tts_tid;
 
-		if (table_tuple_lock(rel, &tid, SnapshotSelf, slot,
-							 GetCurrentCommandId(true), LockTupleNoKeyExclusive,
-							 LockWaitBlock, 0, &failure) != TM_Ok)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("a usage was removed while it was being reverted"),
-					 errhint("Repeat the call.")));
 		slot_getallattrs(slot);
 		usage_load(slot->tts_values, slot->tts_isnull, &item);
 		usage->feature = item.feature;
@@ -591,7 +586,19 @@ ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
 		usage->created_at = item.created_at;
 		memset(usage->measures, 0, sizeof(usage->measures));
 		if (ub_document_delivers(item.feature, item.source))
-			ub_document_measures(UB_PLACE_TABLE("usage"), item.metadata, usage->measures);
+			ub_document_measures(UB_PLACE_TABLE("usage"), item.metadata,
+								 usage->measures);
+
+		result = table_tuple_lock(rel, &tid, SnapshotSelf, slot,
+								  GetCurrentCommandId(true),
+								  LockTupleNoKeyExclusive, LockWaitBlock, 0,
+								  &failure);
+		/* invisible: of this very statement, so nobody else can see it */
+		if (result != TM_Ok && result != TM_Invisible)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("a usage was removed while it was being reverted"),
+					 errhint("Repeat the call.")));
 		ExecDropSingleTupleTableSlot(slot);
 	}
 	table_close(rel, NoLock);

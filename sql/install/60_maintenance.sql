@@ -19,6 +19,25 @@ CREATE FUNCTION usage_billing.delivery_measures(
 	LANGUAGE c STABLE
 	AS 'MODULE_PATHNAME', 'ub_delivery_measures';
 
+-- The cluster whose transaction ids credit_balance.folded_below means.
+CREATE FUNCTION usage_billing.cluster_id() RETURNS bigint
+	LANGUAGE c STABLE
+	AS 'MODULE_PATHNAME', 'ub_cluster_id';
+
+COMMENT ON FUNCTION usage_billing.cluster_id() IS 'the system identifier of this cluster';
+
+-- The deltas that readers see.
+CREATE VIEW usage_billing.pending_delta AS
+	SELECT d.*
+	FROM usage_billing.usage_delta d
+	LEFT JOIN usage_billing.credit_balance b
+		ON b.billing_id = d.billing_id AND b.folded_on = usage_billing.cluster_id()
+	WHERE b.billing_id IS NULL OR d.xact >= b.folded_below;
+
+COMMENT ON VIEW usage_billing.pending_delta IS
+'The deltas that are not folded yet, as readers count them
+Derived, for verify and rebuild.';
+
 -- What the facts say (is_fact) and what the derived state holds, pending and
 -- folded, by key. An account's balance and debits stand at the hour -infinity,
 -- the sums of an hour at that hour. account null: all.
@@ -61,11 +80,11 @@ BEGIN ATOMIC
 	UNION ALL
 	SELECT false, d.billing_id, d.hour, d.source, d.type, 0, 0, d.amount, d.events, d.viewing_seconds,
 		d.viewing_bytes, d.egress_seconds, d.egress_seconds_additional_targets, d.egress_bytes
-	FROM usage_billing.usage_delta d
+	FROM usage_billing.pending_delta d
 	WHERE d.hour > '-infinity' AND (account IS NULL OR d.billing_id = account)
 	UNION ALL
 	SELECT false, d.billing_id, '-infinity', '', NULL, d.credits, d.debited, 0, 0, 0, 0, 0, 0, 0
-	FROM usage_billing.usage_delta d
+	FROM usage_billing.pending_delta d
 	WHERE account IS NULL OR d.billing_id = account
 	UNION ALL
 	SELECT false, h.billing_id, h.hour, h.source, h.type, 0, 0, h.amount, h.events, h.viewing_seconds,

@@ -91,7 +91,7 @@ my @functions = (
 is($api->post($claims{service}, 'revert_usage', $functions[14][1])->{status}, 200, 'a revert');
 is($api->post($claims{service}, 'set_storage_limits', $functions[15][1])->{status}, 204, 'limits');
 is($api->post($claims{service}, 'close_billing_period', $functions[9][1])->{status}, 200, 'a billing date');
-is_deeply([ sort grep { !/^request_|^(delivery|derived|require)_/ } keys %{ $api->{functions} } ], [ sort map { $_->[0] } @functions ],
+is_deeply([ sort grep { !/^(request|delivery|derived|require)_/ } keys %{ $api->{functions} } ], [ sort map { $_->[0] } @functions ],
 	'every function that a request could name is tried')
   or diag(explain [ sort keys %{ $api->{functions} } ]);
 
@@ -332,6 +332,83 @@ for my $setting (q{usage_billing.service_role = 'billing_tenant'}, q{usage_billi
 	is($fresh->post($claims{claimless}, 'account_balance', { billing_id => 'acct-1' })->{status}, 403, "SET $setting beforehand opens nothing");
 	$fresh->finish;
 }
+
+# ---------------------------------------------------------------------------
+# In other encodings the policies are written in another way and say the same.
+
+for my $encoding (qw(LATIN1 SQL_ASCII EUC_JP))
+{
+	my $name = lc "encoding_$encoding";
+	$node->safe_psql('postgres', "CREATE DATABASE $name TEMPLATE template0 ENCODING '$encoding' LOCALE 'C'");
+	$node->safe_psql($name, q{CREATE EXTENSION usage_billing;
+		SELECT usage_billing.create_billing_account('org-' || n, 'acct-' || n) FROM generate_series(1, 3) n;
+		INSERT INTO usage_billing.usage (billing_id, id, amount) SELECT 'acct-' || n, gen_random_uuid(), 1 FROM generate_series(1, 3) n;
+		INSERT INTO usage_billing.stored_file (file_id, org_id) SELECT n, 'org-' || n FROM generate_series(1, 3) n;
+		GRANT USAGE ON SCHEMA usage_billing TO billing_tenant;
+		GRANT SELECT ON ALL TABLES IN SCHEMA usage_billing TO billing_tenant;
+		GRANT EXECUTE ON FUNCTION usage_billing.request_org(), usage_billing.request_accounts() TO billing_tenant});
+	my $count = q{SET ROLE billing_tenant; SELECT (SELECT count(*) FROM usage_billing.usage), (SELECT count(*) FROM usage_billing.stored_file)};
+	is($node->safe_psql($name, $count), '3|3', "$encoding: plain SQL sees all");
+	is($node->safe_psql($name, qq(SET request.jwt.claims = '{"org_id": "org-2"}'; $count)), '1|1', "$encoding: a token its own");
+	is((BillingNode::outcome($node, $name, "SET request.jwt.claims = '{}'; $count"))[0], '42501', "$encoding: without a claim nothing");
+}
+
+# ---------------------------------------------------------------------------
+# The examples of docs/http.md, in a database of their own.
+
+$node->safe_psql('postgres', 'CREATE DATABASE docs');
+$node->safe_psql('docs', 'CREATE EXTENSION usage_billing');
+IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('docs'), '-f', "$root/examples/postgrest/roles.sql" ]) or die 'roles.sql failed';
+$api = PostgrestReplay->new($node->connstr('docs') . ' user=authenticator');
+
+# Whether an answer is what the page shows; the text of three dots is anything.
+sub shown
+{
+	my ($got, $want) = @_;
+	return 1 if defined $want && !ref $want && $want eq "\x{2026}";
+	return !defined $got if !defined $want;
+	return defined $got && $got eq $want if !ref $want || JSON::PP::is_bool($want);
+	return ref $got eq 'ARRAY' && @$got == @$want && !grep { !shown($got->[$_], $want->[$_]) } 0 .. $#$want if ref $want eq 'ARRAY';
+	return ref $got eq 'HASH' && keys %$got == keys %$want && !grep { !exists $got->{$_} || !shown($got->{$_}, $want->{$_}) } keys %$want;
+}
+
+# The filters that the page uses.
+sub filtered
+{
+	my ($claims, $table, @pairs) = @_;
+	my %query = map { @$_ } @pairs;
+	my $columns = delete $query{select};
+	my $order = delete $query{order};
+	my $where = join ' AND ', map { my ($o, $v) = split /\./, $query{$_}, 2; "$_ " . { eq => '=', gt => '>' }->{$o} . " '$v'" } sort keys %query;
+	return $api->transaction($claims, { method => 'GET', path => "/$table", read_only => 1 },
+		PostgrestReplay::around("SELECT $columns FROM usage_billing.$table WHERE $where" . ($order ? " ORDER BY $order" : ''), "coalesce(json_agg(_postgrest_t), '[]')"));
+}
+
+my $page_text = slurp_file("$root/docs/http.md");
+utf8::decode($page_text);
+my $shown = 0;
+while ($page_text =~ /^```http\n(\w+) (\S+) as (\w+)\n(.*?)\n?\n(\d{3})\n(.*?)^```$/msg)
+{
+	my ($method, $target, $caller, $sent, $status, $text) = ($1, $2, $3, $4, $5, $6);
+	my ($path, $query) = split /\?/, $target, 2;
+	my @pairs = map { [ split /=/, $_, 2 ] } split /&/, $query // '';
+	my $claims = $claims{$caller} or die "who is $caller?";
+	my $answer = $path !~ m{^/rpc/(.*)} ? filtered($claims, substr($path, 1), @pairs)
+	  : $method eq 'GET' ? $api->get($claims, $1, { map { @$_ } @pairs })
+	  : $api->post($claims, $1, $sent);
+
+	is($answer->{status}, $status, "docs/http.md: $method $target as $caller") or diag($answer->{body});
+	my $body = $answer->{body};
+	utf8::decode($body);
+	ok($text =~ /\S/ ? shown($json->decode($body), $json->decode($text)) : $body eq '', 'answers as shown') or diag($body);
+	$shown++;
+}
+my $blocks = () = $page_text =~ /^```http$/mg;
+is($shown, $blocks, 'every example was run');
+cmp_ok($shown, '>', 20, 'and there are many');
+my %named = map { $_ => 1 } map { split /, / } $page_text =~ /^### (.*)$/mg;
+is(join(' ', sort grep { !$named{$_} && !/^(delivery_measures|derived_|require_unscoped|request_worker|track_storage|untrack_storage)/ } keys %{ $api->{functions} }), '', 'every function is on the page');
+$api->finish;
 
 $node->stop;
 done_testing();

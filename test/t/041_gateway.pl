@@ -139,7 +139,7 @@ ask('GET', '/usage/account', headers => { Authorization => 'Basic Y2xpZW50OnNlY3
 is(($recorder->requests)[0]{headers}{authorization}, undef, 'Basic is for the first service only');
 
 # Its errors.
-for ([ 400, '22023', 3 ], [ 400, 'UB001', 9 ], [ 400, 'UB002', 9 ], [ 401, '42501', 16 ], [ 403, '42501', 7 ], [ 404, 'PT404', 5 ], [ 409, '23505', 6 ], [ 500, '40001', 13 ], [ 503, '53300', 14 ])
+for ([ 400, '22023', 3 ], [ 400, 'UB001', 3 ], [ 400, 'UB002', 3 ], [ 401, '42501', 16 ], [ 403, '42501', 7 ], [ 404, 'PT404', 5 ], [ 409, '23505', 6 ], [ 500, '40001', 13 ], [ 503, '53300', 14 ])
 {
 	my ($status, $state, $code) = @$_;
 	my $error = qq({"code":"$state","message":"what happened","details":"usages[1].amount is -1","hint":null});
