@@ -5,7 +5,6 @@
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -72,7 +71,6 @@ static UbQuery rebuild_differences = {
 PG_FUNCTION_INFO_V1(ub_run_maintenance);
 PG_FUNCTION_INFO_V1(ub_rebuild);
 PG_FUNCTION_INFO_V1(ub_request_worker);
-PG_FUNCTION_INFO_V1(ub_cluster_id);
 PG_FUNCTION_INFO_V1(ub_require_unscoped);
 
 /*
@@ -294,11 +292,4 @@ ub_request_worker(PG_FUNCTION_ARGS)
 {
 	ub_roster_hint_at_commit();
 	PG_RETURN_VOID();
-}
-
-/* SQL: cluster_id() */
-Datum
-ub_cluster_id(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT64((int64) GetSystemIdentifier());
 }

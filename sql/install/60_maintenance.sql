@@ -19,25 +19,6 @@ CREATE FUNCTION usage_billing.delivery_measures(
 	LANGUAGE c STABLE
 	AS 'MODULE_PATHNAME', 'ub_delivery_measures';
 
--- The cluster whose transaction ids credit_balance.folded_below means.
-CREATE FUNCTION usage_billing.cluster_id() RETURNS bigint
-	LANGUAGE c STABLE
-	AS 'MODULE_PATHNAME', 'ub_cluster_id';
-
-COMMENT ON FUNCTION usage_billing.cluster_id() IS 'the system identifier of this cluster';
-
--- The deltas that readers see.
-CREATE VIEW usage_billing.pending_delta AS
-	SELECT d.*
-	FROM usage_billing.usage_delta d
-	LEFT JOIN usage_billing.credit_balance b
-		ON b.billing_id = d.billing_id AND b.folded_on = usage_billing.cluster_id()
-	WHERE b.billing_id IS NULL OR d.xact >= b.folded_below;
-
-COMMENT ON VIEW usage_billing.pending_delta IS
-'The deltas that are not folded yet, as readers count them
-Derived, for verify and rebuild.';
-
 -- What the facts say (is_fact) and what the derived state holds, pending and
 -- folded, by key. An account's balance and debits stand at the hour -infinity,
 -- the sums of an hour at that hour. account null: all.
@@ -49,7 +30,15 @@ CREATE FUNCTION usage_billing.derived_sums(account text)
 		egress_bytes numeric)
 	LANGUAGE sql STABLE
 BEGIN ATOMIC
-	WITH fact_hours AS (
+	-- the deltas that readers see, by credit_balance.folded_below
+	WITH pending AS (
+		SELECT x.*
+		FROM usage_billing.usage_delta x
+		LEFT JOIN usage_billing.credit_balance b ON b.billing_id = x.billing_id
+			AND b.folded_on = (SELECT system_identifier FROM pg_control_system())
+		WHERE (account IS NULL OR x.billing_id = account)
+			AND (b.billing_id IS NULL OR x.xact >= b.folded_below)
+	), fact_hours AS (
 		SELECT u.billing_id, u.hour, u.source, u.type, sum(u.amount) AS amount, count(*) AS events,
 			sum(u.m[1]) AS m1, sum(u.m[2]) AS m2, sum(u.m[3]) AS m3, sum(u.m[4]) AS m4, sum(u.m[5]) AS m5
 		FROM (SELECT x.billing_id, date_trunc('hour', x.created_at, 'UTC') AS hour, x.source, x.type,
@@ -80,11 +69,11 @@ BEGIN ATOMIC
 	UNION ALL
 	SELECT false, d.billing_id, d.hour, d.source, d.type, 0, 0, d.amount, d.events, d.viewing_seconds,
 		d.viewing_bytes, d.egress_seconds, d.egress_seconds_additional_targets, d.egress_bytes
-	FROM usage_billing.pending_delta d
+	FROM pending d
 	WHERE d.hour > '-infinity' AND (account IS NULL OR d.billing_id = account)
 	UNION ALL
 	SELECT false, d.billing_id, '-infinity', '', NULL, d.credits, d.debited, 0, 0, 0, 0, 0, 0, 0
-	FROM usage_billing.pending_delta d
+	FROM pending d
 	WHERE account IS NULL OR d.billing_id = account
 	UNION ALL
 	SELECT false, h.billing_id, h.hour, h.source, h.type, 0, 0, h.amount, h.events, h.viewing_seconds,
