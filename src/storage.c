@@ -164,6 +164,15 @@ PG_FUNCTION_INFO_V1(ub_set_storage_limits);
 PG_FUNCTION_INFO_V1(ub_snapshot_before_insert);
 PG_FUNCTION_INFO_V1(ub_storage_truncated);
 
+static void
+storage_lock_tag(LOCKTAG *tag, uint16 class, const void *key, int len)
+{
+	uint64 hash = hash_bytes_extended(key, len, 0);
+
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, class);
+}
+
 /*
  * Takes a lock of ours on anything, to the end of the transaction. False if it
  * isn't to be waited for and somebody has it. Who waits takes the locks of
@@ -174,12 +183,26 @@ static bool
 storage_lock(uint16 class, const void *key, int len, bool wait)
 {
 	LOCKTAG tag;
-	uint64 hash = hash_bytes_extended(key, len, 0);
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, class);
+	storage_lock_tag(&tag, class, key, len);
 	return LockAcquire(&tag, ExclusiveLock, false, !wait) !=
 		LOCKACQUIRE_NOT_AVAIL;
+}
+
+static bool
+storage_lock_org(const char *org_id, bool wait)
+{
+	return storage_lock(UB_LOCK_STORAGE, org_id, strlen(org_id), wait);
+}
+
+/* Gives the lock of an organisation back, with nothing done under it yet. */
+static bool
+storage_unlock_org(const char *org_id)
+{
+	LOCKTAG tag;
+
+	storage_lock_tag(&tag, UB_LOCK_STORAGE, org_id, strlen(org_id));
+	return LockRelease(&tag, ExclusiveLock, false);
 }
 
 /* When the source was counted, 0 if it has to be. */
@@ -270,6 +293,20 @@ storage_count_uncounted(bool wait)
 	return true;
 }
 
+/* Whether there is a source that has to be counted. */
+static bool
+storage_is_uncounted(void)
+{
+	ListCell *cell;
+
+	foreach (cell, ub_sources())
+	{
+		if (source_counted_at(lfirst(cell)) == DT_NOBEGIN)
+			return true;
+	}
+	return false;
+}
+
 /* Raises PT404 if nothing is known of the organisation. SPI is connected. */
 static void
 storage_check_known(const char *org_id, Snapshot snapshot)
@@ -295,9 +332,12 @@ storage_refresh(const char *org_id, bool wait)
 	Datum value = CStringGetTextDatum(org_id);
 	Snapshot snapshot;
 
-	if (!storage_count_uncounted(wait) ||
-		!storage_lock(UB_LOCK_STORAGE, org_id, strlen(org_id), wait))
-		return false;
+	/* while the lock was waited for, a table may have been truncated */
+	do
+	{
+		if (!storage_count_uncounted(wait) || !storage_lock_org(org_id, wait))
+			return false;
+	} while (storage_is_uncounted() && storage_unlock_org(org_id));
 	SPI_connect();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	storage_check_known(org_id, snapshot);
