@@ -196,20 +196,19 @@ storage_lock_org(const char *org_id, bool wait)
 }
 
 /* Gives the lock of an organisation back, with nothing done under it yet. */
-static bool
+static void
 storage_unlock_org(const char *org_id)
 {
 	LOCKTAG tag;
 
 	storage_lock_tag(&tag, UB_LOCK_STORAGE, org_id, strlen(org_id));
-	return LockRelease(&tag, ExclusiveLock, false);
+	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
-/* When the source was counted, 0 if it has to be. */
+/* When a snapshot sees the source counted; -infinity if it has to be. */
 static TimestampTz
-source_counted_at(const UbSource *source)
+source_counted_in(const UbSource *source, Snapshot snapshot)
 {
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	UbScan scan;
 	ScanKeyData key;
 	TimestampTz at = DT_NOBEGIN;
@@ -223,6 +222,16 @@ source_counted_at(const UbSource *source)
 		at = DatumGetTimestampTz(scan.slot->tts_values[1]);
 	}
 	ub_scan_end(&scan);
+	return at;
+}
+
+/* The same, as of now. */
+static TimestampTz
+source_counted_at(const UbSource *source)
+{
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TimestampTz at = source_counted_in(source, snapshot);
+
 	UnregisterSnapshot(snapshot);
 	return at;
 }
@@ -293,15 +302,15 @@ storage_count_uncounted(bool wait)
 	return true;
 }
 
-/* Whether there is a source that has to be counted. */
+/* Whether there is a source that has to be counted, as a snapshot sees it. */
 static bool
-storage_is_uncounted(void)
+storage_is_uncounted(Snapshot snapshot)
 {
 	ListCell *cell;
 
 	foreach (cell, ub_sources())
 	{
-		if (source_counted_at(lfirst(cell)) == DT_NOBEGIN)
+		if (source_counted_in(lfirst(cell), snapshot) == DT_NOBEGIN)
 			return true;
 	}
 	return false;
@@ -332,14 +341,18 @@ storage_refresh(const char *org_id, bool wait)
 	Datum value = CStringGetTextDatum(org_id);
 	Snapshot snapshot;
 
-	/* while the lock was waited for, a table may have been truncated */
-	do
+	/* what is folded must not lack a table that was truncated meanwhile */
+	for (;;)
 	{
 		if (!storage_count_uncounted(wait) || !storage_lock_org(org_id, wait))
 			return false;
-	} while (storage_is_uncounted() && storage_unlock_org(org_id));
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		if (!storage_is_uncounted(snapshot))
+			break;
+		UnregisterSnapshot(snapshot);
+		storage_unlock_org(org_id);
+	}
 	SPI_connect();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	storage_check_known(org_id, snapshot);
 	(void) ub_query_change(&fold_org, &value, NULL, snapshot, SPI_OK_INSERT);
 	UnregisterSnapshot(snapshot);
