@@ -86,9 +86,12 @@ DECLARE
 	u usage_billing.storage_usage;
 BEGIN
 	PERFORM set_config('TimeZone', zone, true);
+	INSERT INTO usage_billing.storage_snapshot (org_id, snapshot_date) VALUES ('first', today - 1);
 	SELECT * INTO u FROM usage_billing.refresh_storage_usage('first');
 	RETURN NEXT ok(u.snapshot_date BETWEEN today AND (clock_timestamp() AT TIME ZONE 'UTC')::date, zone || ': refresh');
 	RETURN NEXT is((SELECT count(*) FROM usage_billing.get_storage_usage_history(1, 'first')), 1::bigint, zone || ': history of one day');
+	RETURN NEXT is((SELECT count(*) FROM usage_billing.get_storage_usage_history(2, 'first')), 2::bigint, zone || ': history of two days');
+	DELETE FROM usage_billing.storage_snapshot WHERE org_id = 'first' AND snapshot_date = today - 1;
 	PERFORM usage_billing.recount_storage_usage('first');
 	RETURN NEXT is((SELECT count(*) FROM usage_billing.storage_snapshot WHERE org_id = 'first' AND snapshot_date NOT IN (today, (clock_timestamp() AT TIME ZONE 'UTC')::date)), 0::bigint,
 		zone || ': no other day');
