@@ -208,8 +208,8 @@ sub exact
 }
 
 # ---------------------------------------------------------------------------
-# Rounds. In the second one the definitions change under load; beside the third
-# one a dump is made.
+# Rounds. In the second one a definition changes under load, beside the third one
+# a dump is made, and in the fourth one workers are there too.
 
 exact('app', 'at the start');
 my $load = load_begin(1);
@@ -234,6 +234,21 @@ $node->command_ok([ 'pg_dump', '-Fc', '-d', $node->connstr('app'), '-f', "$direc
 load_end($load);
 exact('app', 'round 3');
 is(value('app', 'SELECT count(*) FROM usage_billing.storage_source s LEFT JOIN pg_class c ON c.oid = relation WHERE c.oid IS NULL'), 0, 'every source is there');
+
+# The fourth with workers, which refresh and recount every second.
+$node->append_conf('postgresql.conf', <<'CONF');
+shared_preload_libraries = 'usage_billing'
+usage_billing.storage_refresh_interval = 1s
+usage_billing.storage_recount_interval = 1s
+CONF
+$node->restart;
+my $recounted = value('app', 'SELECT max(counted_at) FROM usage_billing.storage_counted');
+$load = load_begin(4);
+load_end($load);
+exact('app', 'round 4');
+cmp_ok(value('app', 'SELECT max(counted_at) FROM usage_billing.storage_counted'), 'gt', $recounted, 'round 4: workers recounted');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
 
 # A single call never fails because of others.
 my ($error, @failed) = ('');
