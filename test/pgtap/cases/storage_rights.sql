@@ -173,6 +173,17 @@ RESET ROLE;
 INSERT INTO ub_test.source VALUES ('ub_test_owned.plain', 'o', 'b', $$'file'$$, '0'), ('ub_test_owned.files', 'o', 'b', 'k', 's');
 SELECT ub_test.exact('rows of a role that may do nothing but INSERT');
 
+-- stored_file is for any role that is given rights on it.
+GRANT USAGE ON SCHEMA usage_billing TO ub_test_writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON usage_billing.stored_file TO ub_test_writer;
+GRANT EXECUTE ON FUNCTION usage_billing.request_org() TO ub_test_writer;
+SET LOCAL ROLE ub_test_writer;
+INSERT INTO usage_billing.stored_file (file_id, org_id, kind, bytes) VALUES ('writer-1', 'org-a', 'image', 31), ('writer-2', 'org-b', 'image', 32);
+UPDATE usage_billing.stored_file SET bytes = 33, kind = 'video', duration_seconds = 34 WHERE file_id = 'writer-1';
+DELETE FROM usage_billing.stored_file WHERE file_id = 'writer-2';
+RESET ROLE;
+SELECT ub_test.exact('stored_file, written by another role');
+
 -- Another owner, another one's rights.
 ALTER TABLE ub_test_owned.plain OWNER TO ub_test_writer;
 SELECT ub_test.exact('a table with a new owner');
