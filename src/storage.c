@@ -255,10 +255,12 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted,
 	if (!ub_source_lock(source))
 	{
 		/* the table was dropped, and its files with it */
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		SPI_connect();
-		(void) ub_query_change(&forget_source, values, NULL, InvalidSnapshot,
+		(void) ub_query_change(&forget_source, values, NULL, snapshot,
 							   SPI_OK_DELETE);
 		SPI_finish();
+		UnregisterSnapshot(snapshot);
 		return true;
 	}
 	if (!storage_lock(UB_LOCK_RECOUNT, &source->id, UUID_LEN, wait))
@@ -344,6 +346,7 @@ storage_refresh(const char *org_id, bool wait)
 	/* what is folded must not lack a table that was truncated meanwhile */
 	for (;;)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (!storage_count_uncounted(wait) || !storage_lock_org(org_id, wait))
 			return false;
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
