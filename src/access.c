@@ -283,6 +283,16 @@ ub_account_find(text *billing_id, Snapshot snapshot, UbAccount *account)
 						  PointerGetDatum(billing_id), snapshot, account);
 }
 
+/* Finds an account that has to be there and open. */
+void
+ub_account_require_open(text *billing_id, Snapshot snapshot, UbAccount *account)
+{
+	if (!ub_account_find(billing_id, snapshot, account))
+		ub_error_no_account("billing_id", text_to_cstring(billing_id));
+	if (account->closed)
+		ub_error_closed(account->id);
+}
+
 /* Finds an organisation's default account. */
 bool
 ub_account_of_org(const char *org_id, Snapshot snapshot, UbAccount *account)

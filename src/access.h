@@ -38,6 +38,8 @@ extern char *ub_access_org(UbSlice org_id);
 
 extern bool ub_account_find(text *billing_id, Snapshot snapshot,
 							UbAccount *account);
+extern void ub_account_require_open(text *billing_id, Snapshot snapshot,
+									UbAccount *account);
 extern bool ub_account_of_org(const char *org_id, Snapshot snapshot,
 							  UbAccount *account);
 extern void ub_access_account(const UbChoice *choice, Snapshot snapshot,

@@ -13,7 +13,9 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_enum.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -80,6 +82,17 @@ catalog_label(Oid type, const char *label)
 						   ObjectIdGetDatum(type), CStringGetDatum(label));
 }
 
+/* One of our trigger functions; invalid if there is none. */
+static Oid
+catalog_function(Oid schema, const char *name)
+{
+	oidvector *no_arguments = buildoidvector(NULL, 0);
+
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum(name), PointerGetDatum(no_arguments),
+						   ObjectIdGetDatum(schema));
+}
+
 /*
  * Returns the OIDs of the extension's relations in this database. Needs an
  * open transaction. The result stays right until the next lock is taken.
@@ -129,6 +142,8 @@ ub_catalog(void)
 	found.usage_revert = catalog_relation("usage_revert", schema);
 	found.usage_revert_id_key = catalog_relation("usage_revert_id_key", schema);
 	found.usage_revert_pkey = catalog_relation("usage_revert_pkey", schema);
+	found.usage_before_insert = catalog_function(schema, "usage_before_insert");
+	found.usage_after_insert = catalog_function(schema, "usage_after_insert");
 	found.usage_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 									   CStringGetDatum("usage_type"),
 									   ObjectIdGetDatum(schema));
@@ -177,6 +192,12 @@ void
 ub_scan_key_uuid(ScanKey key, int attno, Datum value)
 {
 	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_UUID_EQ, value);
+}
+
+void
+ub_scan_key_enum(ScanKey key, int attno, Datum value)
+{
+	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_ENUM_EQ, value);
 }
 
 /* strategy: BTGreaterEqualStrategyNumber, BTLessStrategyNumber or equal. */

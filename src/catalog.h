@@ -44,6 +44,9 @@ typedef struct UbCatalog
 	Oid usage_revert;
 	Oid usage_revert_id_key;
 	Oid usage_revert_pkey;
+	/* from here on nothing that a relation's change could make wrong */
+	Oid usage_before_insert; /* the triggers' functions */
+	Oid usage_after_insert;
 	Oid usage_type; /* the enum, and its labels */
 	Oid usage_type_credit;
 	Oid usage_type_feature;
@@ -77,6 +80,7 @@ extern const UbCatalog *ub_catalog(void);
 
 extern void ub_scan_key_text(ScanKey key, int attno, Datum value);
 extern void ub_scan_key_text_after(ScanKey key, int attno, Datum value);
+extern void ub_scan_key_enum(ScanKey key, int attno, Datum value);
 extern void ub_scan_key_int2(ScanKey key, int attno, Datum value);
 extern void ub_scan_key_uuid(ScanKey key, int attno, Datum value);
 extern void ub_scan_key_time(ScanKey key, int attno, StrategyNumber strategy,

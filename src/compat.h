@@ -56,9 +56,22 @@
 #if PG_VERSION_NUM >= 160000
 #define ub_insert_index_tuples(info, slot, estate) \
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
+#define ub_insert_index_tuples_unless(info, slot, estate, conflict, arbiters) \
+	ExecInsertIndexTuples(info, slot, estate, false, true, conflict, arbiters, false)
 #else
 #define ub_insert_index_tuples(info, slot, estate) \
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
+#define ub_insert_index_tuples_unless(info, slot, estate, conflict, arbiters) \
+	ExecInsertIndexTuples(info, slot, estate, false, true, conflict, arbiters)
+#endif
+
+/* 16: table_tuple_update tells which indexes need entries (19d8e2308bc) */
+#if PG_VERSION_NUM >= 160000
+#define UB_UPDATE_INDEXES		  TU_UpdateIndexes
+#define ub_updates_indexes(which) ((which) == TU_All)
+#else
+#define UB_UPDATE_INDEXES		  bool
+#define ub_updates_indexes(which) (which)
 #endif
 
 /* 16: object_ownercheck replaces a function for each class (c727f511bd7) */

@@ -214,36 +214,53 @@ delta_store(const UbDelta *delta, TupleTableSlot *slot)
 }
 
 /*
- * Appends deltas to usage_delta, as of the current command. Raises 22003 if a
- * sum does not fit.
+ * Prepares to append to usage_delta: takes every lock that it needs, in the
+ * current memory context.
  */
 void
-ub_deltas_append(List *deltas)
+ub_deltas_append_begin(UbDeltaAppend *append)
 {
-	Relation rel = table_open(ub_catalog()->usage_delta, RowExclusiveLock);
-	EState *estate = CreateExecutorState();
-	ResultRelInfo *info = makeNode(ResultRelInfo);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	append->rel = table_open(ub_catalog()->usage_delta, RowExclusiveLock);
+	append->estate = CreateExecutorState();
+	append->info = makeNode(ResultRelInfo);
+	append->slot = MakeSingleTupleTableSlot(RelationGetDescr(append->rel),
+											&TTSOpsVirtual);
+	InitResultRelInfo(append->info, append->rel, 1, NULL, 0);
+	ExecOpenIndices(append->info, false);
+}
+
+/*
+ * Appends deltas, as of the current command. Raises 22003 if a sum does not
+ * fit.
+ */
+void
+ub_deltas_append_rows(UbDeltaAppend *append, List *deltas)
+{
 	CommandId command = GetCurrentCommandId(true);
-	MemoryContext old;
 	ListCell *cell;
 
-	InitResultRelInfo(info, rel, 1, NULL, 0);
-	ExecOpenIndices(info, false);
 	foreach (cell, deltas)
 	{
-		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
-		delta_store(lfirst(cell), slot);
-		table_tuple_insert(rel, slot, command, 0, NULL);
+		MemoryContext old = MemoryContextSwitchTo(
+			GetPerTupleMemoryContext(append->estate));
+
+		delta_store(lfirst(cell), append->slot);
+		table_tuple_insert(append->rel, append->slot, command, 0, NULL);
 		MemoryContextSwitchTo(old);
-		ub_insert_index_tuples(info, slot, estate);
-		ResetPerTupleExprContext(estate);
+		ub_insert_index_tuples(append->info, append->slot, append->estate);
+		ExecClearTuple(append->slot);
+		ResetPerTupleExprContext(append->estate);
 	}
-	ExecCloseIndices(info);
-	ExecDropSingleTupleTableSlot(slot);
-	FreeExecutorState(estate);
-	table_close(rel, NoLock);
 	ub_roster_posted(list_length(deltas));
+}
+
+void
+ub_deltas_append_end(UbDeltaAppend *append)
+{
+	ExecCloseIndices(append->info);
+	ExecDropSingleTupleTableSlot(append->slot);
+	FreeExecutorState(append->estate);
+	table_close(append->rel, NoLock);
 }
 
 /*
@@ -270,6 +287,20 @@ ub_delta_load(TupleTableSlot *slot, UbDelta *delta)
 		delta->sums[i] = slot->tts_isnull[UB_DELTA_SUMS + i] ?
 			0 :
 			DatumGetInt64(slot->tts_values[UB_DELTA_SUMS + i]);
+}
+
+/* Reads only what moves the balance; that takes a third of the columns. */
+void
+ub_delta_load_credits(TupleTableSlot *slot, int64 *credits, int64 *debited)
+{
+	const int credits_at = UB_DELTA_SUMS + UB_SUM_CREDITS;
+	const int debited_at = UB_DELTA_SUMS + UB_SUM_DEBITED;
+
+	slot_getsomeattrs(slot, debited_at + 1);
+	*credits = slot->tts_isnull[credits_at] ? 0 :
+											  DatumGetInt64(slot->tts_values[credits_at]);
+	*debited = slot->tts_isnull[debited_at] ? 0 :
+											  DatumGetInt64(slot->tts_values[debited_at]);
 }
 
 /* Reads the row in slot, of usage_hourly's shape, into hour. */
@@ -392,4 +423,23 @@ ub_sum_numeric(int128 sum)
 		return NumericGetDatum(int64_to_numeric((int64) sum));
 	return DirectFunctionCall3(numeric_in, CStringGetDatum(ub_sum_text(sum)),
 							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+}
+
+/* The integer in a numeric of ours. */
+int128
+ub_sum_of_numeric(Datum number)
+{
+	int64 small;
+	bool fraction;
+	char *digits;
+	bool negative;
+	int128 sum = 0;
+
+	if (ub_value_number(DatumGetNumeric(number), &small, &fraction))
+		return small;
+	digits = DatumGetCString(DirectFunctionCall1(numeric_out, number));
+	negative = *digits == '-';
+	for (digits += negative; *digits >= '0' && *digits <= '9'; digits++)
+		sum = sum * 10 + (*digits - '0');
+	return negative ? -sum : sum;
 }

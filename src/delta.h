@@ -7,6 +7,7 @@
 #define UB_DELTA_H
 
 #include "executor/tuptable.h"
+#include "nodes/execnodes.h"
 #include "nodes/pg_list.h"
 #include "utils/snapshot.h"
 
@@ -67,9 +68,24 @@ extern UbDelta *ub_deltas_at(UbDeltaSet *set, const UbDeltaKey *key);
 extern int ub_deltas_count(UbDeltaSet *set);
 extern List *ub_deltas_sorted(UbDeltaSet *set);
 extern void ub_deltas_free(UbDeltaSet *set);
-extern void ub_deltas_append(List *deltas);
+
+/* Appending to usage_delta: the rows are the only step that changes anything. */
+typedef struct UbDeltaAppend
+{
+	Relation rel;
+	EState *estate;
+	ResultRelInfo *info;
+	TupleTableSlot *slot;
+} UbDeltaAppend;
+
+extern void ub_deltas_append_begin(UbDeltaAppend *append);
+extern void ub_deltas_append_rows(UbDeltaAppend *append, List *deltas);
+extern void ub_deltas_append_end(UbDeltaAppend *append);
+
 extern void ub_hour_load(TupleTableSlot *slot, UbDelta *hour);
 extern void ub_delta_load(TupleTableSlot *slot, UbDelta *delta);
+extern void ub_delta_load_credits(TupleTableSlot *slot, int64 *credits,
+								  int64 *debited);
 
 /* Called for each pending delta that a snapshot sees of an account. */
 typedef void (*UbDeltaVisitor)(void *state, const UbDelta *delta);
@@ -105,5 +121,6 @@ extern text *ub_deltas_next_account(text *after);
 extern bool ub_sum_fits(int128 sum);
 extern const char *ub_sum_text(int128 sum);
 extern Datum ub_sum_numeric(int128 sum);
+extern int128 ub_sum_of_numeric(Datum number);
 
 #endif /* UB_DELTA_H */

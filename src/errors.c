@@ -70,15 +70,19 @@ ub_error_closed(const char *billing_id)
 			 errhint("Use another account, or set this one's state to active again.")));
 }
 
+/* in_flight: what others have taken and not committed yet; null if nothing. */
 void
 ub_error_credits(const char *billing_id, const char *balance,
-				 const char *asked, int64 credit_min)
+				 const char *in_flight, const char *asked, int64 credit_min)
 {
 	ereport(ERROR,
 			(errcode(UB_ERRCODE_INSUFFICIENT_CREDITS),
 			 errmsg("insufficient credits"),
-			 errdetail("Account \"%s\" has a balance of %s; the call takes %s and may not leave less than " INT64_FORMAT ".",
-					   billing_id, balance, asked, credit_min),
+			 in_flight == NULL ?
+				 errdetail("Account \"%s\" has a balance of %s; the call takes %s and may not leave less than " INT64_FORMAT ".",
+						   billing_id, balance, asked, credit_min) :
+				 errdetail("Account \"%s\" has a balance of %s, of which other calls are taking %s; the call takes %s and may not leave less than " INT64_FORMAT ".",
+						   billing_id, balance, in_flight, asked, credit_min),
 			 errhint("Grant credits to the account, or lower its credit_min.")));
 }
 

@@ -24,8 +24,9 @@ UB_NORETURN extern void ub_error_no_account(const char *field,
 											const char *found);
 UB_NORETURN extern void ub_error_closed(const char *billing_id);
 UB_NORETURN extern void ub_error_credits(const char *billing_id,
-										 const char *balance, const char *asked,
-										 int64 credit_min);
+										 const char *balance,
+										 const char *in_flight,
+										 const char *asked, int64 credit_min);
 UB_NORETURN extern void ub_error_not_trigger(const char *function);
 UB_NORETURN extern void ub_error_reused(const char *element, const char *id,
 										const char *fields);

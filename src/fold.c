@@ -31,55 +31,12 @@
 
 #include "catalog.h"
 #include "delta.h"
-#include "errors.h"
-#include "query.h"
+#include "sums.h"
 
 #define FOLD_LOCKS 512
 
-/* Columns of usage_hourly: the key, then the sums from UB_SUM_AMOUNT on. */
-#define HOURLY_SUMS	   4
-#define HOURLY_COLUMNS (HOURLY_SUMS + UB_SUMS - UB_SUM_AMOUNT)
-
 /* How many deltas a call folds at most of its own account. */
 #define FOLD_IN_CALL 10000
-
-/*
- * Sums that have come half the way to the end of bigint make their account a
- * large one, see ub_ledger_post.
- */
-#define FOLD_MARK_LARGE \
-	" INSERT INTO usage_billing.large_account" \
-	" SELECT DISTINCT billing_id FROM folded WHERE large ON CONFLICT DO NOTHING"
-
-static UbQuery fold_hours = {
-	.text =
-		"WITH folded AS (INSERT INTO usage_billing.usage_hourly AS h"
-		" SELECT * FROM folded_hours"
-		" ON CONFLICT (billing_id, hour, source, type) DO UPDATE SET"
-		" amount = h.amount + excluded.amount,"
-		" events = h.events + excluded.events,"
-		" viewing_seconds = h.viewing_seconds + excluded.viewing_seconds,"
-		" viewing_bytes = h.viewing_bytes + excluded.viewing_bytes,"
-		" egress_seconds = h.egress_seconds + excluded.egress_seconds,"
-		" egress_seconds_additional_targets = h.egress_seconds_additional_targets"
-		" + excluded.egress_seconds_additional_targets,"
-		" egress_bytes = h.egress_bytes + excluded.egress_bytes"
-		" RETURNING h.billing_id, greatest(h.amount, h.viewing_seconds,"
-		" h.viewing_bytes, h.egress_seconds, h.egress_seconds_additional_targets,"
-		" h.egress_bytes) > 4611686018427387904 AS large)" FOLD_MARK_LARGE,
-	.rows_name = "folded_hours"};
-
-static UbQuery fold_balances = {
-	.text = "WITH folded AS (INSERT INTO usage_billing.credit_balance AS b"
-			" SELECT * FROM folded_balances"
-			" ON CONFLICT (billing_id) DO UPDATE SET"
-			" balance = b.balance + excluded.balance,"
-			" debited = b.debited + excluded.debited,"
-			" folded_below = excluded.folded_below,"
-			" folded_on = excluded.folded_on"
-			" RETURNING b.billing_id, abs(b.balance) > 4611686018427387904"
-			" AS large)" FOLD_MARK_LARGE,
-	.rows_name = "folded_balances"};
 
 /*
  * Tries for the lock under which an account is folded, and its hours are
@@ -98,94 +55,12 @@ ub_fold_try_lock(UbSlice billing_id)
 		LOCKACQUIRE_NOT_AVAIL;
 }
 
-/* Writes the hours of sorted deltas into usage_hourly. */
-static void
-fold_write_hours(List *deltas)
-{
-	UbRows rows;
-	ListCell *cell;
-
-	ub_rows_begin(&rows, ub_catalog()->usage_hourly);
-	foreach (cell, deltas)
-	{
-		const UbDelta *delta = lfirst(cell);
-		Datum values[HOURLY_COLUMNS];
-		bool nulls[HOURLY_COLUMNS] = {0};
-
-		if (delta->key.kind == UB_KIND_GRANT)
-			continue;
-		values[0] = PointerGetDatum(ub_value_text(delta->key.billing_id));
-		values[1] = TimestampTzGetDatum(delta->key.hour);
-		values[2] = PointerGetDatum(ub_value_text(delta->key.source));
-		values[3] = ObjectIdGetDatum(delta->key.kind == UB_KIND_FEATURE ?
-										 ub_catalog()->usage_type_feature :
-										 ub_catalog()->usage_type_credit);
-		for (int i = UB_SUM_AMOUNT; i < UB_SUMS; i++)
-		{
-			if (!ub_sum_fits(delta->sums[i]))
-				ub_error_sum_range("the sum of an hour");
-			values[HOURLY_SUMS + i - UB_SUM_AMOUNT] = Int64GetDatum(
-				(int64) delta->sums[i]);
-		}
-		ub_rows_add(&rows, values, nulls);
-	}
-	if (rows.count > 0)
-		ub_query_write(&fold_hours, &rows, SPI_OK_INSERT);
-	ub_rows_end(&rows);
-}
-
 /* What is being folded: the sums, and of which accounts. */
 typedef struct Fold
 {
 	UbDeltaSet *sums;
-	List *accounts; /* FoldedAccount *, in order */
+	List *accounts; /* UbFoldedAccount *, in order */
 } Fold;
-
-typedef struct FoldedAccount
-{
-	UbSlice billing_id;
-	uint64 below; /* no delta of a transaction below is left */
-} FoldedAccount;
-
-/* Writes the accounts' balances into credit_balance. */
-static void
-fold_write_balances(const Fold *fold, List *deltas)
-{
-	UbRows rows;
-	int next = 0;
-	ListCell *cell;
-
-	ub_rows_begin(&rows, ub_catalog()->credit_balance);
-	foreach (cell, fold->accounts)
-	{
-		const FoldedAccount *account = lfirst(cell);
-		int128 balance = 0;
-		int128 debited = 0;
-		Datum values[UB_BALANCE_COLUMNS];
-		bool nulls[UB_BALANCE_COLUMNS] = {0};
-
-		for (; next < list_length(deltas); next++)
-		{
-			const UbDelta *delta = list_nth(deltas, next);
-
-			if (!ub_slices_equal(delta->key.billing_id, account->billing_id))
-				break;
-			balance += delta->sums[UB_SUM_CREDITS];
-			debited += delta->sums[UB_SUM_DEBITED];
-		}
-		values[0] = PointerGetDatum(ub_value_text(account->billing_id));
-		values[UB_BALANCE_BALANCE] = ub_sum_numeric(balance);
-		values[UB_BALANCE_DEBITED] = ub_sum_numeric(debited);
-		values[UB_BALANCE_FOLDED_BELOW] =
-			FullTransactionIdGetDatum(FullTransactionIdFromU64(account->below));
-		values[UB_BALANCE_FOLDED_ON] =
-			Int64GetDatum((int64) GetSystemIdentifier());
-		ub_rows_add(&rows, values, nulls);
-	}
-	if (rows.count > 0)
-		ub_query_write(&fold_balances, &rows, SPI_OK_INSERT);
-	ub_rows_end(&rows);
-}
 
 /* The 64-bit form of a transaction id that is in use. */
 static uint64
@@ -214,7 +89,7 @@ fold_take(Fold *fold, text *billing_id, uint64 limit, UbFoldCursor *cursor)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	CommandId command = GetCurrentCommandId(true);
-	FoldedAccount *account = palloc(sizeof(FoldedAccount));
+	UbFoldedAccount *account = palloc(sizeof(UbFoldedAccount));
 	UbScan scan;
 	UbDelta row;
 	uint64 taken = 0;
@@ -268,10 +143,7 @@ fold_take(Fold *fold, text *billing_id, uint64 limit, UbFoldCursor *cursor)
 static void
 fold_write(const Fold *fold)
 {
-	List *deltas = ub_deltas_sorted(fold->sums);
-
-	fold_write_balances(fold, deltas);
-	fold_write_hours(deltas);
+	ub_sums_add(fold->accounts, ub_deltas_sorted(fold->sums));
 }
 
 /*

@@ -223,7 +223,7 @@ ub_grant_credits(PG_FUNCTION_ARGS)
 	grant_complete(values, nulls);
 
 	stored = grant_store(values, nulls);
-	balance = stored ? ub_ledger_settle(account.billing_id, false, 0) :
+	balance = stored ? ub_ledger_settle(account.billing_id) :
 					   ub_ledger_balance_now(account.billing_id);
 
 	ub_object_begin(&state);

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
@@ -16,11 +17,12 @@
 #include "catalog.h"
 #include "document.h"
 #include "errors.h"
+#include "escrow.h"
 #include "ledger.h"
 #include "query.h"
 
 /* A call that sees more pending deltas of its account folds them. */
-#define LEDGER_MANY_PENDING 200
+#define LEDGER_MANY_PENDING 24
 
 /*
  * A posting larger than this makes its account a large one, whose sums are
@@ -39,8 +41,8 @@ PG_FUNCTION_INFO_V1(ub_total_debited);
  * Takes the account's turn, held to the end of the (sub)transaction. The
  * caller must have done everything before that could wait for another call.
  */
-static void
-ledger_take_turn(UbSlice billing_id)
+void
+ub_ledger_take_turn(UbSlice billing_id)
 {
 	LOCKTAG tag;
 	uint64 hash = hash_bytes_extended((const unsigned char *) billing_id.data,
@@ -51,33 +53,35 @@ ledger_take_turn(UbSlice billing_id)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
-/* The numeric that credit_balance holds, as an integer. */
-static int128
-ledger_number(Datum number)
+/* Adds up what a snapshot sees of the account's pending deltas. */
+static void
+ledger_add_pending(text *billing_id, Snapshot snapshot, UbBalance *balance)
 {
-	int64 small;
-	bool fraction;
-	char *digits;
-	bool negative;
-	int128 sum = 0;
+	UbScan scan;
 
-	if (ub_value_number(DatumGetNumeric(number), &small, &fraction))
-		return small;
-	digits = DatumGetCString(DirectFunctionCall1(numeric_out, number));
-	negative = *digits == '-';
-	for (digits += negative; *digits >= '0' && *digits <= '9'; digits++)
-		sum = sum * 10 + (*digits - '0');
-	return negative ? -sum : sum;
+	ub_deltas_scan(&scan, billing_id, balance->from, snapshot);
+	while (ub_scan_next(&scan))
+	{
+		int64 credits;
+		int64 debited;
+
+		CHECK_FOR_INTERRUPTS();
+		ub_delta_load_credits(scan.slot, &credits, &debited);
+		balance->balance += credits;
+		balance->debited += debited;
+		balance->pending++;
+	}
+	ub_scan_end(&scan);
 }
 
-static void
-ledger_add_pending(void *state, const UbDelta *delta)
+/* Whether this transaction wrote the row. */
+static bool
+ledger_is_own(TupleTableSlot *slot)
 {
-	UbBalance *balance = state;
+	bool isnull;
+	Datum xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull);
 
-	balance->balance += delta->sums[UB_SUM_CREDITS];
-	balance->debited += delta->sums[UB_SUM_DEBITED];
-	balance->pending++;
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
 }
 
 /* Reads what one snapshot sees of the account's balance. */
@@ -95,14 +99,14 @@ ub_ledger_read(text *billing_id, Snapshot snapshot, UbBalance *balance)
 	{
 		slot_getallattrs(scan.slot);
 		balance->balance =
-			ledger_number(scan.slot->tts_values[UB_BALANCE_BALANCE]);
+			ub_sum_of_numeric(scan.slot->tts_values[UB_BALANCE_BALANCE]);
 		balance->debited =
-			ledger_number(scan.slot->tts_values[UB_BALANCE_DEBITED]);
+			ub_sum_of_numeric(scan.slot->tts_values[UB_BALANCE_DEBITED]);
 		balance->from = ub_balance_floor(scan.slot);
+		balance->own_fold = ledger_is_own(scan.slot);
 	}
 	ub_scan_end(&scan);
-	ub_deltas_visit(billing_id, balance->from, snapshot, ledger_add_pending,
-					balance);
+	ledger_add_pending(billing_id, snapshot, balance);
 }
 
 static int64
@@ -127,8 +131,8 @@ ub_ledger_balance(text *billing_id, Snapshot snapshot)
  * Returns the balance that a call answers, and keeps the account's deltas few:
  * a call that saw many folds them.
  */
-static int64
-ledger_finish(text *billing_id, const UbBalance *balance)
+int64
+ub_ledger_answer(text *billing_id, const UbBalance *balance)
 {
 	if (balance->pending > LEDGER_MANY_PENDING)
 		ub_deltas_fold_account(billing_id, balance->from);
@@ -144,37 +148,24 @@ ub_ledger_balance_now(text *billing_id)
 
 	ub_ledger_read(billing_id, snapshot, &balance);
 	UnregisterSnapshot(snapshot);
-	return ledger_finish(billing_id, &balance);
+	return ub_ledger_answer(billing_id, &balance);
 }
 
 /*
- * Ends a call that stored something for the account: checks that the account
- * takes it and returns the balance. With admit, the call stored credit usage
- * of the sum taken; the account's turn is taken and UB001 raised if the
- * balance is under credit_min. Everything is read in a fresh snapshot, also in
- * REPEATABLE READ: what others committed counts.
+ * Ends a call that brought something new to the account and needs no admission:
+ * checks that the account takes it and returns the balance, as of now.
  */
 int64
-ub_ledger_settle(text *billing_id, bool admit, int128 taken)
+ub_ledger_settle(text *billing_id)
 {
-	Snapshot snapshot;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	UbAccount account;
 	UbBalance balance;
 
-	if (admit)
-		ledger_take_turn(ub_value_slice(billing_id));
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	if (!ub_account_find(billing_id, snapshot, &account))
-		ub_error_no_account("billing_id", text_to_cstring(billing_id));
-	if (account.closed)
-		ub_error_closed(account.id);
+	ub_account_require_open(billing_id, snapshot, &account);
 	ub_ledger_read(billing_id, snapshot, &balance);
 	UnregisterSnapshot(snapshot);
-
-	if (admit && balance.balance < account.credit_min)
-		ub_error_credits(account.id, ub_sum_text(balance.balance + taken),
-						 ub_sum_text(taken), account.credit_min);
-	return ledger_finish(billing_id, &balance);
+	return ub_ledger_answer(billing_id, &balance);
 }
 
 static void
@@ -349,7 +340,7 @@ ledger_check_account(List *deltas, int first)
 	if (!any_large && !account_is_large(billing_id))
 		return next;
 
-	ledger_take_turn(billing_id);
+	ub_ledger_take_turn(billing_id);
 	if (!account_is_large(billing_id))
 	{
 		/* whoever was marking it gave up */
@@ -362,19 +353,59 @@ ledger_check_account(List *deltas, int first)
 	return next;
 }
 
+/* Checks the sums of large accounts, whose deltas were just appended. */
+void
+ub_ledger_check_ranges(List *deltas)
+{
+	for (int i = 0; i < list_length(deltas);)
+		i = ledger_check_account(deltas, i);
+}
+
 /*
- * Posts what one statement stored: appends the deltas, in one order of keys.
+ * Lowers the counters of the accounts from which the deltas, just appended,
+ * take credits.
+ */
+static void
+ledger_tell_escrow(List *deltas)
+{
+	UbSlice billing_id = {NULL, 0};
+	int128 spent = 0;
+	ListCell *cell;
+
+	foreach (cell, deltas)
+	{
+		const UbDelta *delta = lfirst(cell);
+
+		if (spent > 0 && !ub_slices_equal(billing_id, delta->key.billing_id))
+		{
+			ub_escrow_spent(billing_id, spent);
+			spent = 0;
+		}
+		billing_id = delta->key.billing_id;
+		if (delta->sums[UB_SUM_CREDITS] < 0)
+			spent -= delta->sums[UB_SUM_CREDITS];
+	}
+	if (spent > 0)
+		ub_escrow_spent(billing_id, spent);
+}
+
+/*
+ * Posts what one statement stored, whatever the balance: appends the deltas, in
+ * one order of keys.
  */
 void
 ub_ledger_post(UbDeltaSet *set)
 {
 	List *deltas = ub_deltas_sorted(set);
+	UbDeltaAppend append;
 
 	if (deltas == NIL)
 		return;
-	ub_deltas_append(deltas);
-	for (int i = 0; i < list_length(deltas);)
-		i = ledger_check_account(deltas, i);
+	ub_deltas_append_begin(&append);
+	ub_deltas_append_rows(&append, deltas);
+	ub_deltas_append_end(&append);
+	ledger_tell_escrow(deltas);
+	ub_ledger_check_ranges(deltas);
 }
 
 /*

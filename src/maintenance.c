@@ -18,6 +18,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "escrow.h"
 #include "maintenance.h"
 #include "query.h"
 #include "roster.h"
@@ -272,6 +273,8 @@ ub_rebuild(PG_FUNCTION_ARGS)
 					SPI_OK_INSERT);
 	SPI_finish();
 	UnregisterSnapshot(snapshot);
+	/* a difference may take credits from any account */
+	ub_escrow_forget_all();
 	PG_RETURN_VOID();
 }
 

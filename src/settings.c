@@ -6,10 +6,13 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "settings.h"
 
+bool ub_escrow = true;
+int ub_escrow_accounts = 8192;
 int ub_fold_interval = 1000;
 bool ub_maintenance_worker = true;
 int ub_max_batch_size = 10000;
@@ -27,6 +30,20 @@ int ub_storage_refresh_interval = 60;
 void
 ub_settings_init(void)
 {
+	DefineCustomBoolVariable("usage_billing.escrow",
+							 "Admit usage by counters in shared memory, without any queue.",
+							 "It takes shared_preload_libraries to have them. When off, admissions to one account take turns.",
+							 &ub_escrow, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("usage_billing.escrow_accounts",
+							"How many accounts can have a counter at the same time.",
+							"Those used longest ago make room for others.",
+							&ub_escrow_accounts, 8192, 8, 10000000,
+							/* the server allows it only while it starts */
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
+
 	DefineCustomIntVariable("usage_billing.fold_interval",
 							"How long after one pass of folding the next one begins.",
 							NULL, &ub_fold_interval, 1000, 10, 3600 * 1000,

@@ -5,6 +5,8 @@
 #ifndef UB_SETTINGS_H
 #define UB_SETTINGS_H
 
+extern bool ub_escrow;
+extern int ub_escrow_accounts;
 extern int ub_fold_interval; /* milliseconds */
 extern bool ub_maintenance_worker;
 extern int ub_max_batch_size;

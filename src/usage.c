@@ -19,11 +19,13 @@
 #include "utils/timestamp.h"
 
 #include "access.h"
+#include "admission.h"
 #include "catalog.h"
 #include "errors.h"
 #include "fact.h"
 #include "ledger.h"
 #include "query.h"
+#include "store.h"
 #include "usage.h"
 
 /* Columns of usage, counted from 0. */
@@ -43,15 +45,18 @@ enum
 };
 
 /*
- * The create_usage call whose statement is running. Its rows are complete and
- * checked, and the statement itself leaves duplicates out, so the row trigger
- * has nothing to do for them. What the statement stored is told back here.
+ * A create_usage call. Its rows are complete and checked, and it leaves
+ * duplicates out itself, so the row trigger has nothing to do for them. What it
+ * stored is collected here, to be posted when it is admitted.
  */
 typedef struct UsageCall
 {
-	int trigger_depth; /* of the statement's own triggers */
+	int trigger_depth; /* of its statement's own triggers, if it needs one */
+	UbSlice billing_id;
+	uint64 created;
 	bool stored_credit;
-	int128 taken; /* credits that the statement stored */
+	int128 taken; /* credits that it stored */
+	UbDeltaSet *set;
 } UsageCall;
 
 static UsageCall *current_call = NULL;
@@ -300,48 +305,42 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 	return PointerGetDatum(ub_fact_tuple(trigger, values, nulls));
 }
 
-/* Adds a stored usage to the deltas. */
+/* Adds a usage that was stored to the deltas. */
 static void
-usage_post(UbDeltaSet *set, TupleTableSlot *slot)
+usage_post(UbDeltaSet *set, UbSlice billing_id, const UbUsageItem *item)
 {
-	Datum *values = slot->tts_values;
-	UbDeltaKey key;
+	UbDeltaKey key = {.billing_id = billing_id, .source = item->source};
 	UbDelta *delta;
-	int64 amount;
 
-	slot_getsomeattrs(slot, USAGE_CREATED_AT + 1);
-	amount = DatumGetInt64(values[USAGE_AMOUNT]);
-	key.billing_id = ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID]));
-	key.source = ub_value_slice(DatumGetTextPP(values[USAGE_SOURCE]));
-	key.hour = ub_value_hour(DatumGetTimestampTz(values[USAGE_CREATED_AT]));
-	key.kind = DatumGetObjectId(values[USAGE_TYPE]) ==
-			ub_catalog()->usage_type_feature ?
-		UB_KIND_FEATURE :
-		UB_KIND_CREDIT;
-
+	key.hour = ub_value_hour(item->created_at);
+	key.kind = item->feature ? UB_KIND_FEATURE : UB_KIND_CREDIT;
 	delta = ub_deltas_at(set, &key);
-	if (key.kind == UB_KIND_CREDIT)
+	if (!item->feature)
 	{
-		delta->sums[UB_SUM_CREDITS] -= amount;
-		delta->sums[UB_SUM_DEBITED] += amount;
+		delta->sums[UB_SUM_CREDITS] -= item->amount;
+		delta->sums[UB_SUM_DEBITED] += item->amount;
 	}
-	delta->sums[UB_SUM_AMOUNT] += amount;
+	delta->sums[UB_SUM_AMOUNT] += item->amount;
 	delta->sums[UB_SUM_EVENTS]++;
-	if (ub_document_delivers(key.kind == UB_KIND_FEATURE, key.source))
+	if (ub_document_delivers(item->feature, item->source))
 	{
-		Jsonb *metadata = DatumGetJsonbP(values[USAGE_METADATA]);
 		int64 measures[UB_MEASURES];
 
-		ub_document_measures(UB_PLACE_TABLE("usage"), &metadata->root, measures);
+		ub_document_measures(UB_PLACE_TABLE("usage"), item->metadata, measures);
 		for (int i = 0; i < UB_MEASURES; i++)
 			delta->sums[UB_SUM_MEASURES + i] += measures[i];
-		if ((Pointer) metadata != DatumGetPointer(values[USAGE_METADATA]))
-			pfree(metadata);
 	}
-	if (key.kind == UB_KIND_CREDIT && usage_is_from_call())
+}
+
+/* The same for a usage that a call stored. */
+static void
+usage_post_call(UsageCall *call, const UbUsageItem *item)
+{
+	usage_post(call->set, call->billing_id, item);
+	if (!item->feature)
 	{
-		current_call->stored_credit = true;
-		current_call->taken += amount;
+		call->stored_credit = true;
+		call->taken += item->amount;
 	}
 }
 
@@ -349,18 +348,47 @@ usage_post(UbDeltaSet *set, TupleTableSlot *slot)
 Datum
 ub_usage_after_insert(PG_FUNCTION_ARGS)
 {
+	bool from_call = usage_is_from_call();
 	UbStored stored;
-	UbDeltaSet *set;
+	UbDeltaSet *set = NULL;
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->usage, "usage_after_insert()");
-	set = ub_deltas_new();
+	if (!from_call)
+		set = ub_deltas_new();
 	while (ub_stored_next(&stored))
 	{
-		usage_post(set, stored.slot);
-		set = ub_ledger_post_if_many(set);
+		Datum *values = stored.slot->tts_values;
+		UbUsageItem item = {.index = -1};
+		Jsonb *metadata = NULL;
+
+		slot_getsomeattrs(stored.slot, USAGE_CREATED_AT + 1);
+		item.feature = DatumGetObjectId(values[USAGE_TYPE]) ==
+			ub_catalog()->usage_type_feature;
+		item.amount = DatumGetInt64(values[USAGE_AMOUNT]);
+		item.source = ub_value_slice(DatumGetTextPP(values[USAGE_SOURCE]));
+		item.created_at = DatumGetTimestampTz(values[USAGE_CREATED_AT]);
+		if (ub_document_delivers(item.feature, item.source))
+		{
+			metadata = DatumGetJsonbP(values[USAGE_METADATA]);
+			item.metadata = &metadata->root;
+		}
+		if (from_call)
+			usage_post_call(current_call, &item);
+		else
+		{
+			usage_post(set, ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID])),
+					   &item);
+			set = ub_ledger_post_if_many(set);
+		}
+		if (metadata != NULL &&
+			(Pointer) metadata != DatumGetPointer(values[USAGE_METADATA]))
+			pfree(metadata);
 	}
-	ub_ledger_post(set);
-	ub_deltas_free(set);
+	if (!from_call)
+	{
+		ub_ledger_post(set);
+		ub_deltas_free(set);
+	}
 	ub_stored_end(&stored);
 	return PointerGetDatum(NULL);
 }
@@ -388,15 +416,15 @@ usage_sort_unique(UbUsageItem *items, int count)
 	qsort(items, count, sizeof(UbUsageItem), usage_compare);
 	for (int i = 0; i < count; i++)
 	{
+		/* when it was used counts for a comparison only where it was given */
+		if (!items[i].has_created_at)
+			items[i].created_at = now;
 		if (kept > 0 &&
 			memcmp(&items[kept - 1].id, &items[i].id, UUID_LEN) == 0)
 		{
-			UbUsageItem first = items[kept - 1];
-			const char *fields;
+			const char *fields = usage_differences(&items[i],
+												   &items[kept - 1]);
 
-			if (!first.has_created_at)
-				first.created_at = now;
-			fields = usage_differences(&items[i], &first);
 			if (fields != NULL)
 				ub_error_reused(ub_place_text(UB_PLACE_ELEMENT(items[i].index), ""),
 								ub_value_uuid_text(&items[i].id), fields);
@@ -407,66 +435,89 @@ usage_sort_unique(UbUsageItem *items, int count)
 	return kept;
 }
 
-/* Makes rows of usage of the items. */
+/* Makes a row of usage of an item, in the current memory context. */
 static void
-usage_rows(UbRows *rows, text *billing_id, const UbUsageItem *items, int count)
+usage_row(text *billing_id, const UbUsageItem *item, TimestampTz now,
+		  Datum *values, bool *nulls)
 {
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "usage_billing row",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-
-	for (int i = 0; i < count; i++)
-	{
-		const UbUsageItem *item = &items[i];
-		Datum values[USAGE_COLUMNS];
-		bool nulls[USAGE_COLUMNS] = {0};
-
-		MemoryContextReset(context);
-		values[USAGE_BILLING_ID] = PointerGetDatum(billing_id);
-		values[USAGE_ID] = UUIDPGetDatum(&item->id);
-		values[USAGE_TYPE] = usage_type_datum(item->feature);
-		values[USAGE_AMOUNT] = Int64GetDatum(item->amount);
-		values[USAGE_SOURCE] = PointerGetDatum(ub_value_text(item->source));
-		nulls[USAGE_DESCRIPTION] = item->description.len == 0;
-		if (!nulls[USAGE_DESCRIPTION])
-			values[USAGE_DESCRIPTION] = PointerGetDatum(
-				ub_value_text(item->description));
-		nulls[USAGE_USER_ID] = item->user_id.len == 0;
-		if (!nulls[USAGE_USER_ID])
-			values[USAGE_USER_ID] = PointerGetDatum(
-				ub_value_text(item->user_id));
-		values[USAGE_METADATA] = JsonbPGetDatum(
-			ub_document_metadata(item->metadata, item->metadata_len));
-		values[USAGE_CREATED_AT] =
-			TimestampTzGetDatum(item->has_created_at ? item->created_at : now);
-		values[USAGE_UPDATED_AT] = TimestampTzGetDatum(now);
-		ub_rows_add(rows, values, nulls);
-	}
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	memset(nulls, false, USAGE_COLUMNS);
+	values[USAGE_BILLING_ID] = PointerGetDatum(billing_id);
+	values[USAGE_ID] = UUIDPGetDatum(&item->id);
+	values[USAGE_TYPE] = usage_type_datum(item->feature);
+	values[USAGE_AMOUNT] = Int64GetDatum(item->amount);
+	values[USAGE_SOURCE] = PointerGetDatum(ub_value_text(item->source));
+	nulls[USAGE_DESCRIPTION] = item->description.len == 0;
+	if (!nulls[USAGE_DESCRIPTION])
+		values[USAGE_DESCRIPTION] = PointerGetDatum(
+			ub_value_text(item->description));
+	nulls[USAGE_USER_ID] = item->user_id.len == 0;
+	if (!nulls[USAGE_USER_ID])
+		values[USAGE_USER_ID] = PointerGetDatum(ub_value_text(item->user_id));
+	values[USAGE_METADATA] = JsonbPGetDatum(
+		ub_document_metadata(item->metadata, item->metadata_len));
+	values[USAGE_CREATED_AT] = TimestampTzGetDatum(item->created_at);
+	values[USAGE_UPDATED_AT] = TimestampTzGetDatum(now);
 }
 
-/* Runs the one statement of a call. Returns how many usages it stored. */
-static uint64
-usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
-			int count)
+/* Stores a call's rows one by one, without a query. */
+static void
+usage_store_rows(UsageCall *call, UbStore *store, text *billing_id,
+				 const UbUsageItem *items, int count, MemoryContext scratch)
 {
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	ScanKeyData keys[2];
+
+	ub_scan_key_text(&keys[0], USAGE_BILLING_ID + 1,
+					 PointerGetDatum(billing_id));
+	for (int i = 0; i < count; i++)
+	{
+		Datum values[USAGE_COLUMNS];
+		bool nulls[USAGE_COLUMNS];
+		MemoryContext old = MemoryContextSwitchTo(scratch);
+		bool stored;
+
+		usage_row(billing_id, &items[i], now, values, nulls);
+		ub_scan_key_uuid(&keys[1], USAGE_ID + 1, values[USAGE_ID]);
+		stored = ub_store_put(store, keys, 2, values, nulls);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(scratch);
+		if (stored)
+		{
+			call->created++;
+			usage_post_call(call, &items[i]);
+		}
+	}
+}
+
+/*
+ * Stores a call's rows by a query, which does all that somebody may have put on
+ * the table. Its trigger tells what it stored.
+ */
+static void
+usage_store_query(UsageCall *call, text *billing_id, const UbUsageItem *items,
+				  int count, MemoryContext scratch)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
 	UsageCall *outer = current_call;
 	UbRows rows;
-	uint64 stored = 0;
 
 	ub_rows_begin(&rows, ub_catalog()->usage);
-	usage_rows(&rows, billing_id, items, count);
+	for (int i = 0; i < count; i++)
+	{
+		Datum values[USAGE_COLUMNS];
+		bool nulls[USAGE_COLUMNS];
+		MemoryContext old = MemoryContextSwitchTo(scratch);
 
+		usage_row(billing_id, &items[i], now, values, nulls);
+		ub_rows_add(&rows, values, nulls);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(scratch);
+	}
 	call->trigger_depth = trigger_depth() + 1;
-	call->stored_credit = false;
-	call->taken = 0;
 	current_call = call;
 	PG_TRY();
 	{
-		stored = ub_query_write(&store_usages, &rows, SPI_OK_INSERT);
+		call->created = ub_query_write(&store_usages, &rows, SPI_OK_INSERT);
 	}
 	PG_FINALLY();
 	{
@@ -474,7 +525,33 @@ usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
 	}
 	PG_END_TRY();
 	ub_rows_end(&rows);
-	return stored;
+}
+
+/* Stores a call's usages, in the order of their ids. */
+static void
+usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
+			int count)
+{
+	const UbStoreTable table = {.table = ub_catalog()->usage,
+								.key = ub_catalog()->usage_pkey,
+								.before_insert = ub_catalog()->usage_before_insert,
+								.after_insert = ub_catalog()->usage_after_insert};
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "usage_billing row",
+												  ALLOCSET_SMALL_SIZES);
+	UbStore *store = ub_store_begin(&table);
+
+	memset(call, 0, sizeof(UsageCall));
+	call->billing_id = ub_value_slice(billing_id);
+	call->set = ub_deltas_new();
+	if (store != NULL)
+	{
+		usage_store_rows(call, store, billing_id, items, count, scratch);
+		ub_store_end(store);
+	}
+	else
+		usage_store_query(call, billing_id, items, count, scratch);
+	MemoryContextDelete(scratch);
 }
 
 /*
@@ -524,10 +601,9 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	UbChoice choice = ub_access_choice(fcinfo, 1);
 	UbAccount account;
 	UbUsageItem *items;
-	UsageCall call;
+	UsageCall call = {.created = 0};
 	int count;
 	int unique;
-	uint64 created = 0;
 	int64 balance;
 	JsonbParseState *state;
 
@@ -543,18 +619,18 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	unique = usage_sort_unique(items, count);
 
 	if (unique > 0)
-		created = usage_store(&call, account.billing_id, items, unique);
-	if (created < (uint64) unique)
+		usage_store(&call, account.billing_id, items, unique);
+	if (call.created < (uint64) unique)
 		usage_check_stored(account.billing_id, items, unique);
-	if (created > 0)
-		balance = ub_ledger_settle(account.billing_id, call.stored_credit,
-								   call.taken);
+	if (call.created > 0)
+		balance = ub_admission_post(account.billing_id, call.set,
+									call.stored_credit, call.taken);
 	else
 		balance = ub_ledger_balance_now(account.billing_id);
 
 	ub_object_begin(&state);
-	ub_object_int(&state, "created", (int64) created);
-	ub_object_int(&state, "duplicates", count - (int64) created);
+	ub_object_int(&state, "created", (int64) call.created);
+	ub_object_int(&state, "duplicates", count - (int64) call.created);
 	ub_object_int(&state, "balance", balance);
 	PG_RETURN_DATUM(ub_object_end(&state));
 }

@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 
 #include "compat.h"
+#include "escrow.h"
 #include "launcher.h"
 #include "roster.h"
 #include "settings.h"
@@ -23,6 +24,7 @@ _PG_init(void)
 	/* pg_upgrade wants nobody to write */
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
+		ub_escrow_init();
 		ub_roster_init();
 		ub_launcher_init();
 	}

@@ -1,0 +1,220 @@
+/*
+ * store.c
+ *		Storing rows of a fact without a query.
+ *
+ * A row is stored as the server's INSERT … ON CONFLICT DO NOTHING does it:
+ * the index of keys is probed, then the row is inserted speculatively, so that
+ * of two sessions with one key the second waits for the first and neither can
+ * be the victim of a deadlock. What a query would do besides is left out, so
+ * this is only for tables on which nobody but us has put anything that an
+ * INSERT has to obey; ub_store_begin tells.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
+#include "utils/rel.h"
+#include "utils/reltrigger.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "store.h"
+
+struct UbStore
+{
+	MemoryContext context;
+	Relation rel;
+	Relation key;
+	EState *estate;
+	ResultRelInfo *info;
+	List *arbiters;
+	TupleTableSlot *row;
+	TupleTableSlot *found;
+	SnapshotData dirty;
+	IndexScanDesc probe;
+};
+
+/* Whether our two triggers, as we made them, are all that an INSERT fires. */
+static bool
+store_has_own_triggers_only(Relation rel, const UbStoreTable *table)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+	int ours = 0;
+
+	if (triggers == NULL || SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		return false;
+	for (int i = 0; i < triggers->numtriggers; i++)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (!TRIGGER_FOR_INSERT(trigger->tgtype))
+			continue;
+		if ((trigger->tgfoid != table->before_insert &&
+			 trigger->tgfoid != table->after_insert) ||
+			trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN ||
+			trigger->tgqual != NULL)
+			return false;
+		ours++;
+	}
+	return ours == 2;
+}
+
+/* Whether a row can be put into the table without a query. */
+static bool
+store_is_plain(Relation rel, const UbStoreTable *table)
+{
+	const TupleConstr *constraints = RelationGetDescr(rel)->constr;
+
+	return rel->rd_rel->relkind == RELKIND_RELATION &&
+		!rel->rd_rel->relispartition && !rel->rd_rel->relhasrules &&
+		!rel->rd_rel->relforcerowsecurity &&
+		(constraints == NULL ||
+		 (constraints->num_check == 0 && !constraints->has_generated_stored)) &&
+		store_has_own_triggers_only(rel, table);
+}
+
+/*
+ * Begins to store rows, in the current memory context. Returns null where it
+ * takes a query: somebody has put triggers, rules or constraints on the table,
+ * or the transaction's level makes a row that its snapshot doesn't see an error.
+ */
+UbStore *
+ub_store_begin(const UbStoreTable *table)
+{
+	Relation rel = table_open(table->table, RowExclusiveLock);
+	UbStore *store;
+
+	if (IsolationUsesXactSnapshot() || !store_is_plain(rel, table))
+	{
+		table_close(rel, NoLock);
+		return NULL;
+	}
+	store = palloc0(sizeof(UbStore));
+	store->context = CurrentMemoryContext;
+	store->rel = rel;
+	store->key = index_open(table->key, RowExclusiveLock);
+	store->arbiters = list_make1_oid(table->key);
+	store->estate = CreateExecutorState();
+	store->info = makeNode(ResultRelInfo);
+	InitResultRelInfo(store->info, rel, 1, NULL, 0);
+	ExecOpenIndices(store->info, true);
+	store->row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+	store->found = table_slot_create(rel, NULL);
+	InitDirtySnapshot(store->dirty);
+	return store;
+}
+
+/*
+ * Looks for a row with the key by the dirty snapshot. The scan is kept for all
+ * rows, and so is what it allocates on its way.
+ */
+static bool
+store_probe(UbStore *store, ScanKey keys, int nkeys)
+{
+	MemoryContext old = MemoryContextSwitchTo(store->context);
+	bool found;
+
+	if (store->probe == NULL)
+		store->probe = ub_index_beginscan(store->rel, store->key,
+										  &store->dirty, nkeys);
+	index_rescan(store->probe, keys, nkeys, NULL, 0);
+	found = index_getnext_slot(store->probe, ForwardScanDirection,
+							   store->found);
+	ExecClearTuple(store->found);
+	MemoryContextSwitchTo(old);
+	return found;
+}
+
+/*
+ * Whether a row with the key is there, committed or of this transaction; waits
+ * for a transaction that is writing one.
+ */
+static bool
+store_finds(UbStore *store, ScanKey keys, int nkeys)
+{
+	for (;;)
+	{
+		bool found = store_probe(store, keys, nkeys);
+		TransactionId writer = TransactionIdIsValid(store->dirty.xmin) ?
+			store->dirty.xmin :
+			store->dirty.xmax;
+		uint32 token = store->dirty.speculativeToken;
+
+		if (!found || !TransactionIdIsValid(writer))
+			return found;
+
+		/* nothing stays pinned while we wait */
+		index_endscan(store->probe);
+		store->probe = NULL;
+		if (token != 0)
+			SpeculativeInsertionWait(writer, token);
+		else
+			XactLockTableWait(writer, store->rel, NULL, XLTW_None);
+	}
+}
+
+/* Inserts the row in the slot; false if another session was faster. */
+static bool
+store_insert(UbStore *store)
+{
+	TransactionId xid = GetCurrentTransactionId();
+	uint32 token = SpeculativeInsertionLockAcquire(xid);
+	bool conflict = false;
+
+	table_tuple_insert_speculative(store->rel, store->row,
+								   GetCurrentCommandId(true), 0, NULL, token);
+	ub_insert_index_tuples_unless(store->info, store->row, store->estate,
+								  &conflict, store->arbiters);
+	table_tuple_complete_speculative(store->rel, store->row, token, !conflict);
+	SpeculativeInsertionLockRelease(xid);
+	ResetPerTupleExprContext(store->estate);
+	return !conflict;
+}
+
+/*
+ * Stores a row, complete and checked, unless one with the key is there. keys
+ * are scan keys of the index of keys, for the row's own. Returns whether it was
+ * stored. Rows come in the order of their keys, or two sessions could wait for
+ * each other.
+ */
+bool
+ub_store_put(UbStore *store, ScanKey keys, int nkeys, Datum *values, bool *nulls)
+{
+	int columns = RelationGetDescr(store->rel)->natts;
+
+	CHECK_FOR_INTERRUPTS();
+	ExecClearTuple(store->row);
+	memcpy(store->row->tts_values, values, columns * sizeof(Datum));
+	memcpy(store->row->tts_isnull, nulls, columns * sizeof(bool));
+	ExecStoreVirtualTuple(store->row);
+	do
+	{
+		if (store_finds(store, keys, nkeys))
+			return false;
+	} while (!store_insert(store));
+	return true;
+}
+
+void
+ub_store_end(UbStore *store)
+{
+	if (store->probe != NULL)
+		index_endscan(store->probe);
+	ExecCloseIndices(store->info);
+	ExecDropSingleTupleTableSlot(store->row);
+	ExecDropSingleTupleTableSlot(store->found);
+	FreeExecutorState(store->estate);
+	index_close(store->key, NoLock);
+	table_close(store->rel, NoLock);
+	/* what comes next sees the rows */
+	CommandCounterIncrement();
+}
