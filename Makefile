@@ -22,7 +22,7 @@ SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintena
 
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
-	check-pgtap check-tap check-http bench demo
+	check-pgtap check-escrow check-tap check-http bench demo
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
@@ -44,7 +44,7 @@ check: lint
 	tools/check-http
 	test/run
 
-check-regress check-isolation check-pgtap check-tap: check-%: deps
+check-regress check-isolation check-pgtap check-escrow check-tap: check-%: deps
 	test/run $*
 
 check-http: deps

@@ -7,6 +7,7 @@
 #   server_begin            makes the directory $tmp, with a copy of the project in $tmp/project
 #   server_install OPTIONS  builds the copy and installs it into the private server
 #   server_start            starts a cluster: a socket in $tmp, no port
+#   server_preload SETTING  restarts it with the library preloaded and one more setting
 #   in_server CMD ...       runs CMD as the server's user; a signal to the script ends it
 #   in_server_log FILE ...  the same with its output to FILE
 # PG_CONFIG chooses the server. After server_begin: bindir, pgxs, tmp.
@@ -113,6 +114,14 @@ server_start()
 	CONF
 	in_server_log "$tmp/start.log" pg_ctl -D "$tmp/data" -l "$tmp/server.log" \
 		-s -w start || { cat "$tmp/start.log" "$tmp/server.log" >&2; return 1; }
+}
+
+server_preload()
+{
+	printf '%s\n' "shared_preload_libraries = 'usage_billing'" "$1" |
+		in_server tee -a "$tmp/data/postgresql.conf" >"$tmp/settings"
+	in_server_log "$tmp/start.log" pg_ctl -D "$tmp/data" -l "$tmp/server.log" \
+		-s -w restart || { cat "$tmp/start.log" "$tmp/server.log" >&2; return 1; }
 }
 
 # In a process group of its own and waited for, so that a signal to this script
