@@ -8,6 +8,8 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "common/jsonapi.h"
@@ -256,6 +258,7 @@ account_fill(TupleTableSlot *slot, UbAccount *account)
 		DatumGetTimestampTz(slot->tts_values[5]) :
 		0;
 	account->created_at = DatumGetTimestampTz(slot->tts_values[7]);
+	account->tid = slot->tts_tid;
 }
 
 static bool
@@ -283,14 +286,47 @@ ub_account_find(text *billing_id, Snapshot snapshot, UbAccount *account)
 						  PointerGetDatum(billing_id), snapshot, account);
 }
 
+static void
+account_require_open(const UbAccount *account)
+{
+	if (account->closed)
+		ub_error_closed(account->id);
+}
+
 /* Finds an account that has to be there and open. */
 void
 ub_account_require_open(text *billing_id, Snapshot snapshot, UbAccount *account)
 {
 	if (!ub_account_find(billing_id, snapshot, account))
 		ub_error_no_account("billing_id", text_to_cstring(billing_id));
-	if (account->closed)
-		ub_error_closed(account->id);
+	account_require_open(account);
+}
+
+/*
+ * Reads an account that was found before as another snapshot sees it; it has to
+ * be there and open. A row that was not changed is where it was.
+ */
+void
+ub_account_look_again(UbAccount *account, Snapshot snapshot)
+{
+	Relation rel = table_open(ub_catalog()->billing_account, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	text *billing_id = account->billing_id;
+	bool found = table_tuple_fetch_row_version(rel, &account->tid, snapshot,
+											   slot);
+
+	if (found)
+	{
+		account_fill(slot, account);
+		found = ub_slices_equal(ub_value_slice(account->billing_id),
+								ub_value_slice(billing_id));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	if (found)
+		account_require_open(account);
+	else
+		ub_account_require_open(billing_id, snapshot, account);
 }
 
 /* Finds an organisation's default account. */

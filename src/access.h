@@ -6,6 +6,7 @@
 #define UB_ACCESS_H
 
 #include "fmgr.h"
+#include "storage/itemptr.h"
 #include "utils/snapshot.h"
 
 #include "value.h"
@@ -30,6 +31,7 @@ typedef struct UbAccount
 	bool has_last_billed_at;
 	TimestampTz last_billed_at;
 	TimestampTz created_at;
+	ItemPointerData tid; /* where the row was */
 } UbAccount;
 
 extern const char *ub_access_scope(void);
@@ -40,6 +42,7 @@ extern bool ub_account_find(text *billing_id, Snapshot snapshot,
 							UbAccount *account);
 extern void ub_account_require_open(text *billing_id, Snapshot snapshot,
 									UbAccount *account);
+extern void ub_account_look_again(UbAccount *account, Snapshot snapshot);
 extern bool ub_account_of_org(const char *org_id, Snapshot snapshot,
 							  UbAccount *account);
 extern void ub_access_account(const UbChoice *choice, Snapshot snapshot,

@@ -32,9 +32,8 @@
 /* A call that waits for its admission. */
 typedef struct Admission
 {
-	text *billing_id;
+	UbAccount *account;
 	UbSlice id;
-	UbAccount account;
 	int128 taken;
 	UbBalance balance; /* before the call's own deltas */
 } Admission;
@@ -52,20 +51,20 @@ admission_read(Admission *admission)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	ub_account_require_open(admission->billing_id, snapshot,
-							&admission->account);
-	ub_ledger_read(admission->billing_id, snapshot, &admission->balance);
+	ub_account_look_again(admission->account, snapshot);
+	ub_ledger_read(admission->account->billing_id, snapshot,
+				   &admission->balance);
 	UnregisterSnapshot(snapshot);
 }
 
 UB_NORETURN static void
 admission_refuse(const Admission *admission, int128 in_flight)
 {
-	ub_error_credits(admission->account.id,
+	ub_error_credits(admission->account->id,
 					 ub_sum_text(admission->balance.balance),
 					 in_flight == 0 ? NULL : ub_sum_text(in_flight),
 					 ub_sum_text(admission->taken),
-					 admission->account.credit_min);
+					 admission->account->credit_min);
 }
 
 /*
@@ -83,7 +82,7 @@ admission_in_flight(const Admission *admission, int128 *own_credits)
 
 	*own_credits = 0;
 	InitDirtySnapshot(dirty);
-	ub_deltas_scan(&scan, admission->billing_id, admission->balance.from,
+	ub_deltas_scan(&scan, admission->account->billing_id, admission->balance.from,
 				   &dirty);
 	while (ub_scan_next(&scan))
 	{
@@ -131,7 +130,7 @@ admission_by_tables(Admission *admission, int128 *in_flight)
 	bool admitted;
 	ListCell *cell;
 
-	ub_ledger_read(admission->billing_id, snapshot, &admission->balance);
+	ub_ledger_read(admission->account->billing_id, snapshot, &admission->balance);
 	*in_flight = 0;
 	foreach (cell, found)
 	{
@@ -143,7 +142,7 @@ admission_by_tables(Admission *admission, int128 *in_flight)
 	UnregisterSnapshot(snapshot);
 
 	funds = admission->balance.balance - *in_flight;
-	admitted = funds - admission->taken >= admission->account.credit_min;
+	admitted = funds - admission->taken >= admission->account->credit_min;
 	/* others can't have what this transaction brings before it commits */
 	if (admission->balance.own_fold)
 		ub_escrow_drop(admission->id);
@@ -165,7 +164,7 @@ admission_by_counter(Admission *admission, UbDeltaAppend *append, List *deltas)
 
 	ub_escrow_lock(admission->id);
 	if (!(ub_escrow && ub_escrow_take(admission->id, admission->taken,
-									  admission->account.credit_min)) &&
+									  admission->account->credit_min)) &&
 		!admission_by_tables(admission, &in_flight))
 	{
 		ub_escrow_unlock(admission->id);
@@ -182,7 +181,7 @@ admission_by_turn(Admission *admission, UbDeltaAppend *append, List *deltas)
 	ub_ledger_take_turn(admission->id);
 	admission_read(admission);
 	if (admission->balance.balance - admission->taken <
-		admission->account.credit_min)
+		admission->account->credit_min)
 		admission_refuse(admission, 0);
 	ub_deltas_append_rows(append, deltas);
 }
@@ -194,14 +193,14 @@ admission_by_turn(Admission *admission, UbDeltaAppend *append, List *deltas)
  * that could wait for another call.
  */
 int64
-ub_admission_post(text *billing_id, UbDeltaSet *set, bool takes_credits,
+ub_admission_post(UbAccount *account, UbDeltaSet *set, bool takes_credits,
 				  int128 taken)
 {
-	Admission admission = {.billing_id = billing_id, .taken = taken};
+	Admission admission = {.account = account, .taken = taken};
 	List *deltas = ub_deltas_sorted(set);
 	UbDeltaAppend append;
 
-	admission.id = ub_value_slice(billing_id);
+	admission.id = ub_value_slice(account->billing_id);
 	ub_deltas_append_begin(&append);
 	if (!takes_credits)
 	{
@@ -217,5 +216,5 @@ ub_admission_post(text *billing_id, UbDeltaSet *set, bool takes_credits,
 	ub_ledger_check_ranges(deltas);
 
 	admission.balance.balance -= taken;
-	return ub_ledger_answer(billing_id, &admission.balance);
+	return ub_ledger_answer(account->billing_id, &admission.balance);
 }

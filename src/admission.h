@@ -5,9 +5,10 @@
 #ifndef UB_ADMISSION_H
 #define UB_ADMISSION_H
 
+#include "access.h"
 #include "delta.h"
 
-extern int64 ub_admission_post(text *billing_id, UbDeltaSet *set,
+extern int64 ub_admission_post(UbAccount *account, UbDeltaSet *set,
 							   bool takes_credits, int128 taken);
 
 #endif /* UB_ADMISSION_H */

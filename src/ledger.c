@@ -6,10 +6,12 @@
 
 #include "access/stratnum.h"
 #include "access/sysattr.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -283,10 +285,18 @@ ledger_check_range(List *deltas, int first, int next)
 static bool
 account_is_large(UbSlice billing_id)
 {
+	Relation rel;
 	SnapshotData dirty;
 	UbScan scan;
 	ScanKeyData key;
 	bool found;
+
+	/* mostly there are none at all, also none being written */
+	rel = table_open(ub_catalog()->large_account, AccessShareLock);
+	found = RelationGetNumberOfBlocks(rel) > 0;
+	table_close(rel, NoLock);
+	if (!found)
+		return false;
 
 	InitDirtySnapshot(dirty);
 	ub_scan_key_text(&key, 1, PointerGetDatum(ub_value_text(billing_id)));

@@ -623,7 +623,7 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	if (call.created < (uint64) unique)
 		usage_check_stored(account.billing_id, items, unique);
 	if (call.created > 0)
-		balance = ub_admission_post(account.billing_id, call.set,
+		balance = ub_admission_post(&account, call.set,
 									call.stored_credit, call.taken);
 	else
 		balance = ub_ledger_balance_now(account.billing_id);

@@ -141,7 +141,8 @@ is(join(' ', sort keys %states), '00000 UB001', 'scarce: calls succeed or lack c
 is($states{'00000'} + $states{UB001}, $CLIENTS * $EACH, 'scarce: every call was answered');
 is(balance('scarce'), $CREDITS - $taken, 'scarce: what was acknowledged is what is gone');
 is(balance('scarce'), $CREDIT_MIN, 'scarce: the credit was used to the last');
-is($lowest, $CREDIT_MIN, 'scarce: no call was told of a balance under credit_min');
+# with counters a call is told of what is committed and its own, so perhaps nobody is told of the last credit
+cmp_ok($lowest, $PRELOADED ? '>=' : '==', $CREDIT_MIN, 'scarce: no call was told of a balance under credit_min');
 my @seen = grep { length } split /\n/, slurp_file("$directory/watch.out");
 is(scalar(grep { $_ < $CREDIT_MIN } @seen), 0, 'scarce: no reader saw a balance under credit_min');
 is(slurp_file("$directory/watch.err"), '', 'scarce: reading and folding met no error');
