@@ -12,14 +12,17 @@
 #include "access/tableam.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -28,6 +31,15 @@
 #include "compat.h"
 #include "errors.h"
 #include "settings.h"
+
+/* Of how many accounts a session remembers where it found them. */
+#define ACCESS_KNOWN_PLACES 256
+
+typedef struct KnownPlace
+{
+	Oid file; /* of the table then; invalid: nothing is known */
+	ItemPointerData tid;
+} KnownPlace;
 
 PG_FUNCTION_INFO_V1(ub_request_accounts);
 PG_FUNCTION_INFO_V1(ub_request_org);
@@ -278,19 +290,73 @@ account_lookup(Oid index, Datum value, Snapshot snapshot, UbAccount *account)
 	return found;
 }
 
+/*
+ * Looks for an account where it was before. False if it isn't there; then it may
+ * be elsewhere.
+ */
+static bool
+account_fetch(UbSlice billing_id, const ItemPointerData *tid, Snapshot snapshot,
+			  Relation rel, UbAccount *account)
+{
+	ItemPointerData at = *tid;
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool found = table_tuple_fetch_row_version(rel, &at, snapshot, slot);
+
+	if (found)
+	{
+		slot_getsomeattrs(slot, 1);
+		found = ub_slices_equal(ub_value_slice(DatumGetTextPP(
+									slot->tts_values[0])),
+								billing_id);
+	}
+	if (found)
+		account_fill(slot, account);
+	ExecDropSingleTupleTableSlot(slot);
+	return found;
+}
+
+/* Where this session found an account last; for any account that hashes to it. */
+static KnownPlace *
+account_known_place(UbSlice billing_id)
+{
+	static KnownPlace places[ACCESS_KNOWN_PLACES];
+
+	return &places[hash_bytes((const unsigned char *) billing_id.data,
+							  billing_id.len) %
+				   ACCESS_KNOWN_PLACES];
+}
+
 /* Finds an account; account may be null if only its existence matters. */
 bool
 ub_account_find(text *billing_id, Snapshot snapshot, UbAccount *account)
 {
-	return account_lookup(ub_catalog()->billing_account_pkey,
-						  PointerGetDatum(billing_id), snapshot, account);
-}
+	UbSlice id = ub_value_slice(billing_id);
+	KnownPlace *place = account_known_place(id);
+	Relation rel;
+	bool found;
 
-static void
-account_require_open(const UbAccount *account)
-{
-	if (account->closed)
-		ub_error_closed(account->id);
+	if (account == NULL)
+		return account_lookup(ub_catalog()->billing_account_pkey,
+							  PointerGetDatum(billing_id), snapshot, NULL);
+
+	/* a row that wasn't changed since is where it was, in the same file */
+	rel = table_open(ub_catalog()->billing_account, AccessShareLock);
+	found = place->file == rel->rd_rel->relfilenode &&
+		ItemPointerGetBlockNumber(&place->tid) <
+			RelationGetNumberOfBlocks(rel) &&
+		account_fetch(id, &place->tid, snapshot, rel, account);
+	if (!found)
+	{
+		found = account_lookup(ub_catalog()->billing_account_pkey,
+							   PointerGetDatum(billing_id), snapshot, account);
+		if (found)
+		{
+			place->file = rel->rd_rel->relfilenode;
+			place->tid = account->tid;
+		}
+	}
+	table_close(rel, NoLock);
+	return found;
 }
 
 /* Finds an account that has to be there and open. */
@@ -299,7 +365,8 @@ ub_account_require_open(text *billing_id, Snapshot snapshot, UbAccount *account)
 {
 	if (!ub_account_find(billing_id, snapshot, account))
 		ub_error_no_account("billing_id", text_to_cstring(billing_id));
-	account_require_open(account);
+	if (account->closed)
+		ub_error_closed(account->id);
 }
 
 /*
@@ -310,23 +377,16 @@ void
 ub_account_look_again(UbAccount *account, Snapshot snapshot)
 {
 	Relation rel = table_open(ub_catalog()->billing_account, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	text *billing_id = account->billing_id;
-	bool found = table_tuple_fetch_row_version(rel, &account->tid, snapshot,
-											   slot);
+	UbAccount now;
+	bool found = account_fetch(ub_value_slice(account->billing_id),
+							   &account->tid, snapshot, rel, &now);
 
-	if (found)
-	{
-		account_fill(slot, account);
-		found = ub_slices_equal(ub_value_slice(account->billing_id),
-								ub_value_slice(billing_id));
-	}
-	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
-	if (found)
-		account_require_open(account);
-	else
-		ub_account_require_open(billing_id, snapshot, account);
+	if (!found)
+		ub_account_require_open(account->billing_id, snapshot, &now);
+	else if (now.closed)
+		ub_error_closed(now.id);
+	*account = now;
 }
 
 /* Finds an organisation's default account. */

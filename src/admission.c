@@ -18,6 +18,7 @@
 #include "access/sysattr.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
@@ -36,24 +37,29 @@ typedef struct Admission
 	UbSlice id;
 	int128 taken;
 	UbBalance balance; /* before the call's own deltas */
+	bool has_balance;
+	bool fold;
 } Admission;
 
-/* What another transaction takes from the account and has not committed. */
-typedef struct InFlight
-{
-	TransactionId xid;
-	int128 credits;
-} InFlight;
-
-/* Reads account and balance as of now, also in REPEATABLE READ. */
+/* Reads the account as of now, also in REPEATABLE READ. */
 static void
-admission_read(Admission *admission)
+admission_read_account(Admission *admission)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 	ub_account_look_again(admission->account, snapshot);
+	UnregisterSnapshot(snapshot);
+}
+
+/* Likewise its balance. */
+static void
+admission_read_balance(Admission *admission)
+{
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+
 	ub_ledger_read(admission->account->billing_id, snapshot,
 				   &admission->balance);
+	admission->has_balance = true;
 	UnregisterSnapshot(snapshot);
 }
 
@@ -68,47 +74,50 @@ admission_refuse(const Admission *admission, int128 in_flight)
 }
 
 /*
- * Collects what others take from the account and have not committed (InFlight).
- * *own_credits gets what this transaction itself brings to it.
+ * Collects what others have posted to the account and not committed, from the
+ * transaction "from" on. *own gets what this transaction itself has posted,
+ * *own_gains what of that brings credits.
  */
 static List *
-admission_in_flight(const Admission *admission, int128 *own_credits)
+admission_in_flight(const Admission *admission, uint64 from, int128 *own,
+					int128 *own_gains)
 {
-	FullTransactionId own = GetTopFullTransactionIdIfAny();
-	InFlight *last = NULL;
+	TransactionId own_xid = GetTopTransactionIdIfAny();
+	UbInFlight *last = NULL;
 	List *found = NIL;
 	SnapshotData dirty;
 	UbScan scan;
 
-	*own_credits = 0;
+	*own = *own_gains = 0;
 	InitDirtySnapshot(dirty);
-	ub_deltas_scan(&scan, admission->account->billing_id, admission->balance.from,
-				   &dirty);
+	ub_deltas_scan(&scan, admission->account->billing_id, from, &dirty);
 	while (ub_scan_next(&scan))
 	{
-		UbDelta delta;
+		TransactionId xid;
+		int64 credits;
+		int64 debited;
 
-		ub_delta_load(scan.slot, &delta);
+		ub_delta_load_credits(scan.slot, &credits, &debited);
+		xid = XidFromFullTransactionId(DatumGetFullTransactionId(
+			scan.slot->tts_values[UB_DELTA_XACT]));
 		if (!TransactionIdIsValid(dirty.xmin))
 		{
-			FullTransactionId writer = DatumGetFullTransactionId(
-				scan.slot->tts_values[UB_DELTA_XACT]);
-
-			if (FullTransactionIdEquals(writer, own) &&
-				delta.sums[UB_SUM_CREDITS] > 0)
-				*own_credits += delta.sums[UB_SUM_CREDITS];
+			if (xid == own_xid)
+			{
+				*own += credits;
+				*own_gains += Max(credits, 0);
+			}
 			continue;
 		}
-		/* what may come counts when it has come */
-		if (delta.sums[UB_SUM_CREDITS] >= 0)
-			continue;
-		if (last == NULL || last->xid != dirty.xmin)
+		/* rows of one transaction follow each other */
+		if (last == NULL || last->xid != xid)
 		{
-			last = palloc0(sizeof(InFlight));
-			last->xid = dirty.xmin;
+			last = palloc0(sizeof(UbInFlight));
+			last->xid = xid;
 			found = lappend(found, last);
 		}
-		last->credits -= delta.sums[UB_SUM_CREDITS];
+		last->credits += credits;
+		last->taken -= Min(credits, 0);
 	}
 	ub_scan_end(&scan);
 	return found;
@@ -118,72 +127,129 @@ admission_in_flight(const Admission *admission, int128 *own_credits)
  * Reads the tables to decide, under the account's lock, and sets the counter to
  * what they hold. Returns whether the call is admitted; *in_flight gets what
  * others have taken and not committed. It counts as spent, and once: what ended
- * before the balance was read is in the balance or was undone.
+ * before the balance was read is in the balance or was undone. What may come
+ * counts when it has come.
  */
 static bool
 admission_by_tables(Admission *admission, int128 *in_flight)
 {
-	int128 own_credits;
-	List *found = admission_in_flight(admission, &own_credits);
+	text *billing_id = admission->account->billing_id;
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int128 funds;
+	uint64 from = ub_deltas_floor(billing_id, snapshot);
+	UbEscrowState state;
+	int128 own_gains;
 	bool admitted;
 	ListCell *cell;
 
-	ub_ledger_read(admission->account->billing_id, snapshot, &admission->balance);
-	*in_flight = 0;
-	foreach (cell, found)
-	{
-		const InFlight *other = lfirst(cell);
-
-		if (XidInMVCCSnapshot(other->xid, snapshot))
-			*in_flight += other->credits;
-	}
 	UnregisterSnapshot(snapshot);
+	state.in_flight = admission_in_flight(admission, from, &state.own,
+										  &own_gains);
+	state.snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ub_ledger_read(billing_id, state.snapshot, &admission->balance);
+	admission->has_balance = true;
+	state.balance = admission->balance.balance;
 
-	funds = admission->balance.balance - *in_flight;
-	admitted = funds - admission->taken >= admission->account->credit_min;
+	*in_flight = 0;
+	foreach (cell, state.in_flight)
+	{
+		const UbInFlight *other = lfirst(cell);
+
+		if (XidInMVCCSnapshot(other->xid, state.snapshot))
+			*in_flight += other->taken;
+	}
+	state.funds = state.balance - *in_flight;
+	admitted = state.funds - admission->taken >= admission->account->credit_min;
+
 	/* others can't have what this transaction brings before it commits */
+	state.funds -= own_gains + (admitted ? admission->taken : 0);
 	if (admission->balance.own_fold)
 		ub_escrow_drop(admission->id);
 	else
-		ub_escrow_set(admission->id, funds - own_credits -
-						  (admitted ? admission->taken : 0));
+		ub_escrow_set(admission->id, &state);
+	UnregisterSnapshot(state.snapshot);
 	return admitted;
+}
+
+/* Takes what reading the tables needs, before the account is locked. */
+static void
+admission_lock_tables(void)
+{
+	LockRelationOid(ub_catalog()->credit_balance, AccessShareLock);
+	LockRelationOid(ub_catalog()->credit_balance_pkey, AccessShareLock);
+	LockRelationOid(ub_catalog()->usage_delta, AccessShareLock);
+	LockRelationOid(ub_catalog()->usage_delta_key, AccessShareLock);
+}
+
+/*
+ * Admits the call by the account's counter. Leaves the account locked, or
+ * raises UB001.
+ */
+static void
+admission_take(Admission *admission)
+{
+	int64 least = admission->account->credit_min;
+	int128 in_flight;
+
+	if (ub_escrow)
+	{
+		ub_escrow_lock(admission->id);
+		if (ub_escrow_take(admission->id, admission->taken, least))
+			return;
+		ub_escrow_unlock(admission->id);
+	}
+	admission_lock_tables();
+	ub_escrow_lock(admission->id);
+	if (!admission_by_tables(admission, &in_flight))
+	{
+		ub_escrow_unlock(admission->id);
+		admission_refuse(admission, in_flight);
+	}
 }
 
 /* Admits the call by the account's counter and appends its deltas. */
 static void
 admission_by_counter(Admission *admission, UbDeltaAppend *append, List *deltas)
 {
-	int128 in_flight;
-
 	if (!ub_escrow)
 		ub_ledger_take_turn(admission->id);
-	admission_read(admission);
-
-	ub_escrow_lock(admission->id);
-	if (!(ub_escrow && ub_escrow_take(admission->id, admission->taken,
-									  admission->account->credit_min)) &&
-		!admission_by_tables(admission, &in_flight))
-	{
-		ub_escrow_unlock(admission->id);
-		admission_refuse(admission, in_flight);
-	}
+	admission_read_account(admission);
+	admission_take(admission);
+	if (!admission->has_balance)
+		admission->has_balance = ub_escrow_balance(admission->id,
+												   &admission->balance.balance);
 	ub_deltas_append_rows(append, deltas);
+	admission->fold = ub_escrow_posted(admission->id, -admission->taken);
 	ub_escrow_unlock(admission->id);
 }
 
-/* Admits the call in the account's turn and appends its deltas. */
+/* Folds what calls have appended since one of them last did. */
+static void
+admission_fold(const Admission *admission)
+{
+	text *billing_id = admission->account->billing_id;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint64 from = ub_deltas_floor(billing_id, snapshot);
+
+	UnregisterSnapshot(snapshot);
+	(void) ub_deltas_fold_account(billing_id, from);
+}
+
+/*
+ * Admits the call in the account's turn. Its deltas are appended before, so that
+ * as little as possible is done while others wait.
+ */
 static void
 admission_by_turn(Admission *admission, UbDeltaAppend *append, List *deltas)
 {
+	ub_deltas_append_rows(append, deltas);
+	CommandCounterIncrement();
 	ub_ledger_take_turn(admission->id);
-	admission_read(admission);
+	admission_read_account(admission);
+	admission_read_balance(admission);
+	admission->balance.balance += admission->taken;
 	if (admission->balance.balance - admission->taken <
 		admission->account->credit_min)
 		admission_refuse(admission, 0);
-	ub_deltas_append_rows(append, deltas);
 }
 
 /*
@@ -204,7 +270,7 @@ ub_admission_post(UbAccount *account, UbDeltaSet *set, bool takes_credits,
 	ub_deltas_append_begin(&append);
 	if (!takes_credits)
 	{
-		admission_read(&admission);
+		admission_read_account(&admission);
 		ub_deltas_append_rows(&append, deltas);
 	}
 	else if (ub_escrow_is_there())
@@ -215,6 +281,11 @@ ub_admission_post(UbAccount *account, UbDeltaSet *set, bool takes_credits,
 	CommandCounterIncrement();
 	ub_ledger_check_ranges(deltas);
 
-	admission.balance.balance -= taken;
+	if (!admission.has_balance)
+		admission_read_balance(&admission);
+	else
+		admission.balance.balance -= taken;
+	if (admission.fold)
+		admission_fold(&admission);
 	return ub_ledger_answer(account->billing_id, &admission.balance);
 }

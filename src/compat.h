@@ -57,7 +57,8 @@
 #define ub_insert_index_tuples(info, slot, estate) \
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
 #define ub_insert_index_tuples_unless(info, slot, estate, conflict, arbiters) \
-	ExecInsertIndexTuples(info, slot, estate, false, true, conflict, arbiters, false)
+	ExecInsertIndexTuples(info, slot, estate, false, true, conflict, arbiters, \
+						  false)
 #else
 #define ub_insert_index_tuples(info, slot, estate) \
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)

@@ -297,10 +297,12 @@ ub_delta_load_credits(TupleTableSlot *slot, int64 *credits, int64 *debited)
 	const int debited_at = UB_DELTA_SUMS + UB_SUM_DEBITED;
 
 	slot_getsomeattrs(slot, debited_at + 1);
-	*credits = slot->tts_isnull[credits_at] ? 0 :
-											  DatumGetInt64(slot->tts_values[credits_at]);
-	*debited = slot->tts_isnull[debited_at] ? 0 :
-											  DatumGetInt64(slot->tts_values[debited_at]);
+	*credits = slot->tts_isnull[credits_at] ?
+		0 :
+		DatumGetInt64(slot->tts_values[credits_at]);
+	*debited = slot->tts_isnull[debited_at] ?
+		0 :
+		DatumGetInt64(slot->tts_values[debited_at]);
 }
 
 /* Reads the row in slot, of usage_hourly's shape, into hour. */

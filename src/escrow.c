@@ -11,8 +11,8 @@
  *	 every admitted call in usage_delta, committed or in flight.
  * - Other facts that take credits (a COPY) append their deltas first and then
  *	 lower the counter. A counter that is made in between found the delta.
- * - Nothing raises a counter but reading the tables anew. So commit, abort,
- *	 savepoints, prepared transactions and grants need no bookkeeping here: a
+ * - Nothing raises it but reading the tables anew. So commit, abort,
+ *	 savepoints, prepared transactions and grants need no bookkeeping for it: a
  *	 commit keeps what was taken, and what an abort gave back or a grant brought
  *	 is found by the next call for which the counter isn't enough, because it
  *	 reads the tables before it is refused (admission.c).
@@ -20,14 +20,26 @@
  * Therefore a counter may also vanish at any time: the ones used longest ago
  * make room for others, and after a crash or on a promoted standby there are
  * none. The lock does not depend on the counter being there.
+ *
+ * Beside that a counter may know the balance exactly, only so that calls can
+ * answer it without reading the tables: the balance without what is in flight,
+ * and a list of posters, the transactions in flight with the sum of what they
+ * posted. The end of a transaction moves its sum into the balance. Between the
+ * moment when others see a commit and that end, a snapshot tells which posters
+ * count, the same by which the tables would be read. Where it doesn't know all
+ * that is in flight, or a transaction is prepared, calls read the tables.
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -42,6 +54,15 @@
 /* An account's counter is in one of this many places. */
 #define ESCROW_WAYS 8
 
+/* With more transactions in flight a counter doesn't know the balance. */
+#define ESCROW_POSTERS 32
+
+/* The call that appends so many-th delta folds the account. */
+#define ESCROW_MANY_DELTAS 250
+
+/* Every so-many-th call that misses the balance reads the tables for it. */
+#define ESCROW_ASK_AGAIN 16
+
 /*
  * The table of deltas is part of the key: accounts of an extension that was
  * dropped and created again are others.
@@ -54,12 +75,25 @@ typedef struct EscrowKey
 	char billing_id[UB_ID_BYTES];
 } EscrowKey;
 
+typedef struct EscrowPoster
+{
+	TransactionId xid;
+	int128 credits;
+} EscrowPoster;
+
 typedef struct EscrowCounter
 {
 	bool used;
+	bool exact;	  /* balance and posters are right */
+	int inexact;  /* calls that found it not so */
+	int appended; /* deltas of calls since one of them folded */
+	int nposters;
+	uint64 number; /* another one for each account that was here */
 	uint64 hash;
 	uint64 used_at; /* of the set's clock */
 	int128 funds;
+	int128 balance;
+	EscrowPoster posters[ESCROW_POSTERS];
 	EscrowKey key;
 } EscrowCounter;
 
@@ -75,6 +109,20 @@ typedef struct Escrow
 	int nsets;
 	EscrowSet sets[FLEXIBLE_ARRAY_MEMBER];
 } Escrow;
+
+/* What this transaction told a counter. */
+typedef struct EscrowPosting
+{
+	EscrowCounter *counter;
+	uint64 number;
+	LWLock *lock;
+	TransactionId xid;
+	SubTransactionId subxact;
+	int128 credits;
+} EscrowPosting;
+
+static List *postings = NIL; /* in the transaction's memory */
+static bool callbacks_registered = false;
 
 static Escrow *escrow = NULL;
 static shmem_request_hook_type next_request_hook = NULL;
@@ -169,8 +217,9 @@ escrow_is_of(const EscrowCounter *counter, uint64 hash, UbSlice billing_id)
 
 /* The account's counter, null if it has none. Its lock is held. */
 static EscrowCounter *
-escrow_find(uint64 hash, UbSlice billing_id)
+escrow_find(UbSlice billing_id)
 {
+	uint64 hash = escrow_hash(billing_id);
 	EscrowSet *set = escrow_set_of(hash);
 
 	for (int i = 0; i < ESCROW_WAYS; i++)
@@ -188,8 +237,9 @@ escrow_find(uint64 hash, UbSlice billing_id)
 
 /* Makes a counter where there is none, or the one used longest ago was. */
 static EscrowCounter *
-escrow_make(uint64 hash, UbSlice billing_id)
+escrow_make(UbSlice billing_id)
 {
+	uint64 hash = escrow_hash(billing_id);
 	EscrowSet *set = escrow_set_of(hash);
 	EscrowCounter *counter = &set->counters[0];
 
@@ -201,6 +251,11 @@ escrow_make(uint64 hash, UbSlice billing_id)
 			counter = other;
 	}
 	counter->used = true;
+	counter->exact = false;
+	counter->inexact = 0;
+	counter->appended = 0;
+	counter->nposters = 0;
+	counter->number++;
 	counter->hash = hash;
 	counter->used_at = ++set->clock;
 	counter->key.database = MyDatabaseId;
@@ -208,6 +263,18 @@ escrow_make(uint64 hash, UbSlice billing_id)
 	counter->key.len = billing_id.len;
 	memcpy(counter->key.billing_id, billing_id.data, billing_id.len);
 	return counter;
+}
+
+/* The transaction in the list of posters, null if it isn't there. */
+static EscrowPoster *
+escrow_poster(EscrowCounter *counter, TransactionId xid)
+{
+	for (int i = 0; i < counter->nposters; i++)
+	{
+		if (counter->posters[i].xid == xid)
+			return &counter->posters[i];
+	}
+	return NULL;
 }
 
 /*
@@ -228,54 +295,284 @@ ub_escrow_unlock(UbSlice billing_id)
 	LWLockRelease(escrow_lock_of(escrow_hash(billing_id)));
 }
 
-/* Takes the amount if the counter says that at least "least" is left. */
+/*
+ * Takes the amount if the counter says that at least "least" is left. If not,
+ * the tables have to be read; now and then also where that would tell the
+ * counter the balance.
+ */
 bool
 ub_escrow_take(UbSlice billing_id, int128 amount, int64 least)
 {
-	EscrowCounter *counter = escrow_find(escrow_hash(billing_id), billing_id);
+	EscrowCounter *counter = escrow_find(billing_id);
 
 	if (counter == NULL || counter->funds - amount < least)
+		return false;
+	if (!counter->exact && ++counter->inexact % ESCROW_ASK_AGAIN == 0)
 		return false;
 	counter->funds -= amount;
 	return true;
 }
 
-/* Sets the counter to what the tables hold. */
-void
-ub_escrow_set(UbSlice billing_id, int128 funds)
+/*
+ * What a snapshot sees of the posters' credits: those of this transaction and
+ * of the ones that have committed by it and were not moved yet.
+ */
+static int128
+escrow_seen(const EscrowCounter *counter, Snapshot snapshot)
 {
-	uint64 hash = escrow_hash(billing_id);
-	EscrowCounter *counter = escrow_find(hash, billing_id);
+	TransactionId own = GetTopTransactionIdIfAny();
+	int128 seen = 0;
+
+	for (int i = 0; i < counter->nposters; i++)
+	{
+		const EscrowPoster *poster = &counter->posters[i];
+
+		if (poster->xid == own ||
+			(!XidInMVCCSnapshot(poster->xid, snapshot) &&
+			 TransactionIdDidCommit(poster->xid)))
+			seen += poster->credits;
+	}
+	return seen;
+}
+
+/*
+ * Gets the balance as of now, with what this transaction posted before. False
+ * if the counter doesn't know it.
+ */
+bool
+ub_escrow_balance(UbSlice billing_id, int128 *balance)
+{
+	EscrowCounter *counter = escrow_find(billing_id);
+	Snapshot snapshot;
+
+	if (counter == NULL || !counter->exact)
+		return false;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	*balance = counter->balance + escrow_seen(counter, snapshot);
+	UnregisterSnapshot(snapshot);
+	return true;
+}
+
+/* Whether the counter knows all that is in flight, and the tables the same. */
+static bool
+escrow_knows_all(EscrowCounter *counter, const UbEscrowState *state)
+{
+	TransactionId own = GetTopTransactionIdIfAny();
+	EscrowPoster *poster = escrow_poster(counter, own);
+	int running = poster != NULL ? 1 : 0;
+	ListCell *cell;
+
+	if ((poster != NULL ? poster->credits : 0) != state->own)
+		return false;
+	foreach (cell, state->in_flight)
+	{
+		const UbInFlight *other = lfirst(cell);
+
+		/* what has ended meanwhile is in the balance, wholly */
+		if (other->credits == 0 ||
+			!XidInMVCCSnapshot(other->xid, state->snapshot))
+			continue;
+		poster = escrow_poster(counter, other->xid);
+		if (poster == NULL || poster->credits != other->credits)
+			return false;
+		running++;
+	}
+	for (int i = 0; i < counter->nposters; i++)
+	{
+		poster = &counter->posters[i];
+		if (poster->xid != own &&
+			(poster->credits == 0 ||
+			 !XidInMVCCSnapshot(poster->xid, state->snapshot)))
+			running++;
+	}
+	return running == counter->nposters;
+}
+
+/* Sets the counter to what the tables hold, and makes one if there is none. */
+void
+ub_escrow_set(UbSlice billing_id, const UbEscrowState *state)
+{
+	EscrowCounter *counter = escrow_find(billing_id);
 
 	if (counter == NULL)
-		counter = escrow_make(hash, billing_id);
-	counter->funds = funds;
+		counter = escrow_make(billing_id);
+	counter->funds = state->funds;
+	if (escrow_knows_all(counter, state))
+	{
+		counter->balance = state->balance -
+			escrow_seen(counter, state->snapshot);
+		counter->exact = true;
+	}
 }
 
 void
 ub_escrow_drop(UbSlice billing_id)
 {
-	EscrowCounter *counter = escrow_find(escrow_hash(billing_id), billing_id);
+	EscrowCounter *counter = escrow_find(billing_id);
 
 	if (counter != NULL)
+	{
 		counter->used = false;
+		counter->number++;
+	}
+}
+
+/* The transaction in the counter to which a posting went; null if it is gone. */
+static EscrowPoster *
+posting_poster(const EscrowPosting *posting)
+{
+	if (posting->counter->number != posting->number)
+		return NULL;
+	return escrow_poster(posting->counter, posting->xid);
+}
+
+/* Takes back what a subtransaction posted, or gives it to its parent. */
+static void
+escrow_at_subtransaction_end(SubXactEvent event, SubTransactionId subxact,
+							 SubTransactionId parent, void *arg)
+{
+	ListCell *cell;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	foreach (cell, postings)
+	{
+		EscrowPosting *posting = lfirst(cell);
+		EscrowPoster *poster;
+
+		if (posting->subxact != subxact)
+			continue;
+		posting->subxact = parent;
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			continue;
+		LWLockAcquire(posting->lock, LW_EXCLUSIVE);
+		poster = posting_poster(posting);
+		if (poster != NULL)
+			poster->credits -= posting->credits;
+		LWLockRelease(posting->lock);
+		posting->credits = 0;
+	}
 }
 
 /*
- * Lowers the counter, if there is one, by what a fact takes from the account
- * without being admitted. Its delta has been appended.
+ * Moves what the transaction posted into the balances, or forgets it. Who ends
+ * one that is prepared doesn't know of it here.
+ */
+static void
+escrow_at_transaction_end(XactEvent event, void *arg)
+{
+	ListCell *cell;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+		event != XACT_EVENT_PREPARE)
+		return;
+	foreach (cell, postings)
+	{
+		EscrowPosting *posting = lfirst(cell);
+		EscrowCounter *counter = posting->counter;
+		EscrowPoster *poster;
+
+		LWLockAcquire(posting->lock, LW_EXCLUSIVE);
+		poster = posting_poster(posting);
+		if (poster != NULL)
+		{
+			if (event == XACT_EVENT_COMMIT)
+				counter->balance += poster->credits;
+			else if (event == XACT_EVENT_PREPARE)
+				counter->exact = false;
+			*poster = counter->posters[--counter->nposters];
+		}
+		LWLockRelease(posting->lock);
+	}
+	/* the memory goes with the transaction */
+	postings = NIL;
+}
+
+/* Remembers what was told to a counter, to the end of the transaction. */
+static void
+posting_remember(EscrowCounter *counter, TransactionId xid, int128 credits)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	EscrowPosting *posting = palloc(sizeof(EscrowPosting));
+
+	if (!callbacks_registered)
+	{
+		RegisterXactCallback(escrow_at_transaction_end, NULL);
+		RegisterSubXactCallback(escrow_at_subtransaction_end, NULL);
+		callbacks_registered = true;
+	}
+	posting->counter = counter;
+	posting->number = counter->number;
+	posting->lock = escrow_lock_of(counter->hash);
+	posting->xid = xid;
+	posting->subxact = GetCurrentSubTransactionId();
+	posting->credits = credits;
+	postings = lappend(postings, posting);
+	MemoryContextSwitchTo(old);
+}
+
+/* Tells a counter what this transaction posted. */
+static void
+escrow_post(EscrowCounter *counter, int128 credits)
+{
+	TransactionId xid = GetTopTransactionId();
+	EscrowPoster *poster = escrow_poster(counter, xid);
+
+	if (credits == 0)
+		return;
+	if (poster == NULL && counter->nposters == ESCROW_POSTERS)
+	{
+		counter->exact = false;
+		return;
+	}
+	/* what allocates memory comes first: it can fail */
+	posting_remember(counter, xid, credits);
+	if (poster == NULL)
+	{
+		poster = &counter->posters[counter->nposters++];
+		poster->xid = xid;
+		poster->credits = 0;
+	}
+	poster->credits += credits;
+}
+
+/*
+ * Tells the counter of what a call posted, under the lock under which it was
+ * appended. Returns whether it is time to fold the account.
+ */
+bool
+ub_escrow_posted(UbSlice billing_id, int128 credits)
+{
+	EscrowCounter *counter = escrow_find(billing_id);
+
+	if (counter == NULL)
+		return false;
+	escrow_post(counter, credits);
+	if (++counter->appended < ESCROW_MANY_DELTAS)
+		return false;
+	counter->appended = 0;
+	return true;
+}
+
+/*
+ * Tells the counter, if there is one, of a fact that needed no admission: what
+ * it takes from the account, and how it changes the balance. Its delta has been
+ * appended.
  */
 void
-ub_escrow_spent(UbSlice billing_id, int128 amount)
+ub_escrow_fact(UbSlice billing_id, int128 taken, int128 credits)
 {
 	EscrowCounter *counter;
 
 	if (escrow == NULL)
 		return;
 	ub_escrow_lock(billing_id);
-	counter = escrow_find(escrow_hash(billing_id), billing_id);
+	counter = escrow_find(billing_id);
 	if (counter != NULL)
-		counter->funds -= amount;
+	{
+		counter->funds -= taken;
+		escrow_post(counter, credits);
+	}
 	ub_escrow_unlock(billing_id);
 }
 
@@ -294,8 +591,10 @@ ub_escrow_forget_all(void)
 		{
 			EscrowCounter *counter = &escrow->sets[i].counters[way];
 
-			if (counter->key.database == MyDatabaseId)
-				counter->used = false;
+			if (!counter->used || counter->key.database != MyDatabaseId)
+				continue;
+			counter->used = false;
+			counter->number++;
 		}
 		LWLockRelease(lock);
 	}

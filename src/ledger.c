@@ -81,7 +81,8 @@ static bool
 ledger_is_own(TupleTableSlot *slot)
 {
 	bool isnull;
-	Datum xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull);
+	Datum xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+								 &isnull);
 
 	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
 }
@@ -371,32 +372,30 @@ ub_ledger_check_ranges(List *deltas)
 		i = ledger_check_account(deltas, i);
 }
 
-/*
- * Lowers the counters of the accounts from which the deltas, just appended,
- * take credits.
- */
+/* Tells the accounts' counters of deltas that were just appended. */
 static void
 ledger_tell_escrow(List *deltas)
 {
-	UbSlice billing_id = {NULL, 0};
-	int128 spent = 0;
-	ListCell *cell;
+	int next = 0;
 
-	foreach (cell, deltas)
+	while (next < list_length(deltas))
 	{
-		const UbDelta *delta = lfirst(cell);
+		UbSlice id = ((UbDelta *) list_nth(deltas, next))->key.billing_id;
+		int128 taken = 0;
+		int128 credits = 0;
 
-		if (spent > 0 && !ub_slices_equal(billing_id, delta->key.billing_id))
+		for (; next < list_length(deltas); next++)
 		{
-			ub_escrow_spent(billing_id, spent);
-			spent = 0;
+			const UbDelta *delta = list_nth(deltas, next);
+
+			if (!ub_slices_equal(delta->key.billing_id, id))
+				break;
+			credits += delta->sums[UB_SUM_CREDITS];
+			taken -= Min(delta->sums[UB_SUM_CREDITS], 0);
 		}
-		billing_id = delta->key.billing_id;
-		if (delta->sums[UB_SUM_CREDITS] < 0)
-			spent -= delta->sums[UB_SUM_CREDITS];
+		if (credits != 0 || taken != 0)
+			ub_escrow_fact(id, taken, credits);
 	}
-	if (spent > 0)
-		ub_escrow_spent(billing_id, spent);
 }
 
 /*

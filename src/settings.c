@@ -36,13 +36,15 @@ ub_settings_init(void)
 							 &ub_escrow, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
-	DefineCustomIntVariable("usage_billing.escrow_accounts",
-							"How many accounts can have a counter at the same time.",
-							"Those used longest ago make room for others.",
-							&ub_escrow_accounts, 8192, 8, 10000000,
-							/* the server allows it only while it starts */
-							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP,
-							0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"usage_billing.escrow_accounts",
+		"How many accounts can have a counter at the same time.",
+		"Those used longest ago make room for others.", &ub_escrow_accounts,
+		8192, 8, 10000000,
+		/* the server allows it only while it starts */
+		process_shared_preload_libraries_in_progress ? PGC_POSTMASTER :
+													   PGC_SIGHUP,
+		0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("usage_billing.fold_interval",
 							"How long after one pass of folding the next one begins.",

@@ -41,6 +41,12 @@ struct UbStore
 	TupleTableSlot *found;
 	SnapshotData dirty;
 	IndexScanDesc probe;
+	enum
+	{
+		UB_NONE,
+		UB_ALL_NEW,
+		UB_SOME_THERE
+	} rows; /* that came so far */
 };
 
 /* Whether our two triggers, as we made them, are all that an INSERT fires. */
@@ -50,7 +56,8 @@ store_has_own_triggers_only(Relation rel, const UbStoreTable *table)
 	TriggerDesc *triggers = rel->trigdesc;
 	int ours = 0;
 
-	if (triggers == NULL || SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+	if (triggers == NULL ||
+		SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 		return false;
 	for (int i = 0; i < triggers->numtriggers; i++)
 	{
@@ -101,13 +108,21 @@ ub_store_begin(const UbStoreTable *table)
 	store = palloc0(sizeof(UbStore));
 	store->context = CurrentMemoryContext;
 	store->rel = rel;
-	store->key = index_open(table->key, RowExclusiveLock);
 	store->arbiters = list_make1_oid(table->key);
 	store->estate = CreateExecutorState();
 	store->info = makeNode(ResultRelInfo);
 	InitResultRelInfo(store->info, rel, 1, NULL, 0);
 	ExecOpenIndices(store->info, true);
-	store->row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+	for (int i = 0; i < store->info->ri_NumIndices; i++)
+	{
+		if (RelationGetRelid(store->info->ri_IndexRelationDescs[i]) ==
+			table->key)
+			store->key = store->info->ri_IndexRelationDescs[i];
+	}
+	if (store->key == NULL)
+		elog(ERROR, "the index of keys is missing");
+	store->row = MakeSingleTupleTableSlot(RelationGetDescr(rel),
+										  &TTSOpsVirtual);
 	store->found = table_slot_create(rel, NULL);
 	InitDirtySnapshot(store->dirty);
 	return store;
@@ -187,7 +202,8 @@ store_insert(UbStore *store)
  * each other.
  */
 bool
-ub_store_put(UbStore *store, ScanKey keys, int nkeys, Datum *values, bool *nulls)
+ub_store_put(UbStore *store, ScanKey keys, int nkeys, Datum *values,
+			 bool *nulls)
 {
 	int columns = RelationGetDescr(store->rel)->natts;
 
@@ -196,12 +212,25 @@ ub_store_put(UbStore *store, ScanKey keys, int nkeys, Datum *values, bool *nulls
 	memcpy(store->row->tts_values, values, columns * sizeof(Datum));
 	memcpy(store->row->tts_isnull, nulls, columns * sizeof(bool));
 	ExecStoreVirtualTuple(store->row);
-	do
+	/*
+	 * While the rows before were all new, this one will be too, and the
+	 * insertion itself finds out if it isn't. Whoever repeats rows leaves at most
+	 * one dead row behind by that.
+	 */
+	for (;;)
 	{
-		if (store_finds(store, keys, nkeys))
-			return false;
-	} while (!store_insert(store));
-	return true;
+		if (store->rows != UB_ALL_NEW && store_finds(store, keys, nkeys))
+			break;
+		if (store_insert(store))
+		{
+			if (store->rows == UB_NONE)
+				store->rows = UB_ALL_NEW;
+			return true;
+		}
+		store->rows = UB_SOME_THERE;
+	}
+	store->rows = UB_SOME_THERE;
+	return false;
 }
 
 void
@@ -213,7 +242,6 @@ ub_store_end(UbStore *store)
 	ExecDropSingleTupleTableSlot(store->row);
 	ExecDropSingleTupleTableSlot(store->found);
 	FreeExecutorState(store->estate);
-	index_close(store->key, NoLock);
 	table_close(store->rel, NoLock);
 	/* what comes next sees the rows */
 	CommandCounterIncrement();

@@ -183,7 +183,8 @@ sums_by_query(List *accounts, List *deltas)
 
 /* Opens a table, to be looked up with the given snapshot. */
 static void
-table_begin(SumsTable *table, Oid relid, Oid index, Snapshot snapshot, int nkeys)
+table_begin(SumsTable *table, Oid relid, Oid index, Snapshot snapshot,
+			int nkeys)
 {
 	table->context = CurrentMemoryContext;
 	table->rel = table_open(relid, RowExclusiveLock);

@@ -376,7 +376,8 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 			usage_post_call(current_call, &item);
 		else
 		{
-			usage_post(set, ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID])),
+			usage_post(set,
+					   ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID])),
 					   &item);
 			set = ub_ledger_post_if_many(set);
 		}
@@ -532,10 +533,11 @@ static void
 usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
 			int count)
 {
-	const UbStoreTable table = {.table = ub_catalog()->usage,
-								.key = ub_catalog()->usage_pkey,
-								.before_insert = ub_catalog()->usage_before_insert,
-								.after_insert = ub_catalog()->usage_after_insert};
+	const UbStoreTable table =
+		{.table = ub_catalog()->usage,
+		 .key = ub_catalog()->usage_pkey,
+		 .before_insert = ub_catalog()->usage_before_insert,
+		 .after_insert = ub_catalog()->usage_after_insert};
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
 												  "usage_billing row",
 												  ALLOCSET_SMALL_SIZES);

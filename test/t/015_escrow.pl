@@ -88,6 +88,12 @@ sub exact
 	my $least = "SELECT min((usage_billing.account_balance('$name' || i) ->> 'balance')::int) FROM generate_series(1, $n) i";
 	cmp_ok($server->safe_psql($database, $least), '>=', 0, "$name: no account is overdrawn");
 	is(BillingNode::differences($server, $database), '', "$name: verify() finds nothing");
+	is($server->safe_psql($database, <<"SQL"), '', "$name: calls answer the balance that readers see");
+SELECT answered, balance FROM (
+	SELECT (usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', gen_random_uuid(), 'amount', 0)), '$name' || i) ->> 'balance') AS answered,
+		usage_billing.account_balance('$name' || i) ->> 'balance' AS balance FROM generate_series(1, $n) i) AS asked
+WHERE answered <> balance
+SQL
 	is($server->safe_psql($database, <<"SQL"), $n, "$name: what is left can be used");
 SELECT count(usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', gen_random_uuid(),
 	'amount', usage_billing.account_balance('$name' || i) ->> 'balance')), '$name' || i)) FROM generate_series(1, $n) i
