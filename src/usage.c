@@ -10,7 +10,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -69,7 +68,6 @@ static UbQuery store_usages = {
 PG_FUNCTION_INFO_V1(ub_usage_before_insert);
 PG_FUNCTION_INFO_V1(ub_usage_after_insert);
 PG_FUNCTION_INFO_V1(ub_create_usage);
-PG_FUNCTION_INFO_V1(ub_delivery_measures);
 
 static int
 trigger_depth(void)
@@ -681,24 +679,4 @@ ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
 	}
 	table_close(rel, NoLock);
 	return found;
-}
-
-/* SQL: delivery_measures(type, source, metadata) */
-Datum
-ub_delivery_measures(PG_FUNCTION_ARGS)
-{
-	int64 measures[UB_MEASURES];
-	Datum elements[UB_MEASURES];
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
-		!ub_document_delivers(PG_GETARG_OID(0) ==
-								  ub_catalog()->usage_type_feature,
-							  ub_value_slice(PG_GETARG_TEXT_PP(1))))
-		PG_RETURN_NULL();
-	ub_document_measures(UB_PLACE_TABLE("usage"), &PG_GETARG_JSONB_P(2)->root, measures);
-	for (int i = 0; i < UB_MEASURES; i++)
-		elements[i] = Int64GetDatum(measures[i]);
-	PG_RETURN_ARRAYTYPE_P(construct_array(elements, UB_MEASURES, INT8OID,
-										  sizeof(int64), FLOAT8PASSBYVAL,
-										  TYPALIGN_DOUBLE));
 }
