@@ -277,11 +277,14 @@ fold_step(UbPass *pass)
 	pass->done = cursor.done;
 	if (!cursor.done)
 	{
-		if (pass->cursor.billing_id != NULL)
-			pfree(pass->cursor.billing_id);
+		text *before = pass->cursor.billing_id;
+
+		/* may be the very one, if the batch ended within its account */
 		cursor.billing_id = pass_copy_text(pass, cursor.billing_id);
 		cursor.skip = NIL;
 		pass->cursor = cursor;
+		if (before != NULL)
+			pfree(before);
 	}
 }
 
