@@ -155,7 +155,7 @@ SELECT is(ub_test.see('ub_test_app', NULL, 'SELECT count(*) FROM usage_billing.u
 SELECT cmp_ok(ub_test.calls() - :before, '<=', 3::bigint, 'no more');
 
 -- In parallel workers the request is the same one.
-SET LOCAL force_parallel_mode = on;
+SELECT count(set_config(name, 'on', true)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query') \gset
 SELECT is(ub_test.see('ub_test_tenant', '{"org_id": "org_3"}', 'SELECT count(*) FROM usage_billing.usage'), '1000', 'a parallel query');
 SELECT is(ub_test.see('ub_test_tenant', '{}', 'SELECT count(*) FROM usage_billing.usage'), '42501', 'one that is refused');
 
