@@ -7,10 +7,13 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+# Settings of the server, and install_path where it is another than that of the
+# tests.
 sub start
 {
 	my (%settings) = @_;
-	my $node = PostgreSQL::Test::Cluster->new('main');
+	my $path = delete $settings{install_path};
+	my $node = PostgreSQL::Test::Cluster->new('main', install_path => $path);
 	my %conf = (
 		log_statement => 'none',
 		autovacuum_naptime => '5s',
