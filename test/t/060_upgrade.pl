@@ -200,7 +200,7 @@ unlink glob "$project/sql/upgrade/*.sql";
 put("$project/sql/upgrade/10_price.sql", join "\n\n", @statements, '');
 is((make('install'))[1], '', "$next is built and installed");
 
-$node = BillingNode::start(install_path => "$directory/server" . $where =~ s{/bin$}{}r, %settings);
+$node = BillingNode::start(name => 'next', install_path => "$directory/server" . $where =~ s{/bin$}{}r, %settings);
 my $fresh = Catalog::objects($node, 'postgres');
 updates('machinery', $version, $next, $fresh);
 
