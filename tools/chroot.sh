@@ -95,7 +95,7 @@ chroot_older()
 {
 	local root=$1 release=$2 major=$3
 
-	[ ! -e "$root/usr/include/postgresql/$major/server/postgres.h" ] || exit 0
+	[ ! -e "$root/root/has-$major" ] || exit 0
 	chroot_change "$root" bash -euc '
 		sed "s/^\(deb [^ ]* \)[^ ]*/\1$1/" /etc/apt/sources.list >"/etc/apt/sources.list.d/$1.list"
 		printf "Package: *\nPin: release n=%s\nPin-Priority: 100\n" "$1" >"/etc/apt/preferences.d/$1"
@@ -104,5 +104,6 @@ chroot_older()
 		cd /root
 		apt-get -q download "postgresql-server-dev-$2"
 		dpkg -x "postgresql-server-dev-$2"_*.deb /
-		rm "postgresql-server-dev-$2"_*.deb' - "$release" "$major"
+		rm "postgresql-server-dev-$2"_*.deb
+		touch "has-$2"' - "$release" "$major"
 }
