@@ -4,6 +4,8 @@
 #   make check                    installs what is missing, lints, tests
 #   make demo                     shows the main job on a throwaway server
 #   make bench                    compares with what people would write by hand
+#   make check-versions           runs the tests for every PostgreSQL that Debian has
+#   make freeze                   keeps the scripts of this version for good
 #
 # Another server version: make PG_MAJOR=17 ...   or   make PG_CONFIG=/path/pg_config ...
 
@@ -20,13 +22,17 @@ PG_CONFIG ?= /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config
 SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintenance 70_storage \
 	72_maintenance_status 75_policies 80_grants 90_comments
 
+# The rooms that an update script ends with, as they are: what is in them can be
+# said again and again.
+UPDATE_ROOMS = 90_comments
+
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
-	check-pgtap check-escrow check-tap check-http bench demo
+	check-pgtap check-escrow check-tap check-http check-versions bench demo
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
-export PG_MAJOR PG_CONFIG SQL_ROOMS
+export PG_MAJOR PG_CONFIG EXTVERSION SQL_ROOMS
 
 .PHONY: $(MAKECMDGOALS)
 .NOTPARALLEL:
@@ -51,6 +57,9 @@ check-http: deps
 	TEST='040_http_contract 041_gateway' test/run tap
 	tools/check-http
 
+check-versions:
+	tools/check-versions
+
 demo: deps
 	tools/demo
 
@@ -65,12 +74,22 @@ else
 
 MODULE_big = usage_billing
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
-DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+
+# A version that is released is frozen: its scripts are kept in sql/frozen, and
+# are installed for those who have it. The newest one is what the version in the
+# making is updated from. docs/development.md has the steps.
+FROZEN := $(shell ls sql/frozen 2>/dev/null | \
+	sed -n 's/^$(EXTENSION)--\([0-9.]*\)\.sql$$/\1/p' | sort -V | tail -n 1)
+CREATE_SCRIPT = sql/$(EXTENSION)--$(EXTVERSION).sql
+UPDATE_SCRIPT = $(if $(filter-out $(EXTVERSION),$(FROZEN)),sql/$(EXTENSION)--$(FROZEN)--$(EXTVERSION).sql)
+DATA_built = $(CREATE_SCRIPT) $(UPDATE_SCRIPT)
+DATA = $(filter-out $(DATA_built:sql/%=sql/frozen/%),$(wildcard sql/frozen/*.sql))
 
 # The server's headers are system headers here, so that every warning is one
 # about this code. The arguments of a C function or a hook are not ours to
 # leave out.
-PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server)
+PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server) \
+	-DUB_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter
 
 # PGXS passes options that are gcc's to every compiler.
@@ -89,10 +108,29 @@ include $(PGXS)
 
 $(OBJS): $(wildcard src/*.h) Makefile
 
-$(DATA_built): $(SQL_ROOMS:%=sql/install/%.sql) Makefile
+# What is frozen stays as it is.
+$(CREATE_SCRIPT): $(SQL_ROOMS:%=sql/install/%.sql) $(wildcard sql/frozen/*.sql) Makefile
 	{ printf '%s\n' '-- Generated from sql/install/ by make.' \
 		'\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
+	  cat $(SQL_ROOMS:%=sql/install/%.sql); } > $@.part
+	@test ! -e sql/frozen/$(@F) || cmp $@.part sql/frozen/$(@F) || \
+		{ echo 'Version $(EXTVERSION) is frozen: what changes in sql/install is a new version (docs/development.md).' >&2; exit 1; }
+	mv $@.part $@
+
+ifneq (,$(UPDATE_SCRIPT))
+$(UPDATE_SCRIPT): $(sort $(wildcard sql/upgrade/*.sql)) $(UPDATE_ROOMS:%=sql/install/%.sql) Makefile
+	{ printf '%s\n' '-- Generated from sql/upgrade/ by make.' \
+		'\echo Use "ALTER EXTENSION $(EXTENSION) UPDATE" to load this file. \quit'; \
 	  cat $(filter %.sql,$^); } > $@.part
 	mv $@.part $@
+endif
+
+.PHONY: freeze
+freeze: $(DATA_built)
+	@test ! -e $(CREATE_SCRIPT:sql/%=sql/frozen/%) || \
+		{ echo 'Version $(EXTVERSION) is frozen already.' >&2; exit 1; }
+	mkdir -p sql/frozen
+	cp $(DATA_built) sql/frozen/
+	rm -rf sql/upgrade
 
 endif

@@ -12,7 +12,7 @@
 
 /* 18: PG_MODULE_MAGIC_EXT carries name and version (9324c8c5806) */
 #if PG_VERSION_NUM >= 180000
-#define UB_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "usage_billing", .version = "1.0.0")
+#define UB_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "usage_billing", .version = UB_VERSION)
 #else
 #define UB_MODULE_MAGIC PG_MODULE_MAGIC
 #endif

@@ -93,10 +93,11 @@ server_install()
 		dir=$("$PG_CONFIG" $dir)
 		in_server mkdir -p "$tmp/server$dir"
 		in_server cp -rsf "$dir/." "$tmp/server$dir/"
+		in_server find "$tmp/server$dir" -name 'usage_billing*' -delete
 	done
-	in_server mkdir -p "$bindir"
-	in_server cp -f "$("$PG_CONFIG" --bindir)"/* "$bindir/"
-	in_server find "$tmp/server" -name 'usage_billing*' -delete
+	dir=$("$PG_CONFIG" --bindir)
+	in_server mkdir -p "$tmp/server$dir"
+	in_server cp -f "$dir"/* "$tmp/server$dir/"
 	in_server make -s --no-print-directory PG_CONFIG="$PG_CONFIG" \
 		DESTDIR="$tmp/server" COPT="$* $options" clean install
 	checked_install

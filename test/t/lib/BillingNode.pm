@@ -7,10 +7,14 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+# Settings of the server; its name, where a test has several, and install_path,
+# where it is another than that of the tests.
 sub start
 {
 	my (%settings) = @_;
-	my $node = PostgreSQL::Test::Cluster->new('main');
+	my $name = delete $settings{name} // 'main';
+	my $path = delete $settings{install_path};
+	my $node = PostgreSQL::Test::Cluster->new($name, install_path => $path);
 	my %conf = (
 		log_statement => 'none',
 		autovacuum_naptime => '5s',
