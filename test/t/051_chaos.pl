@@ -85,7 +85,7 @@ sub chaos
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION usage_billing');
 
-	my $load = Load->new(seed => $seed, clients => $CLIENTS, cancels => 1, prepares => 1);
+	my $load = Load->new(seed => $seed, clients => $CLIENTS, cancels => 1, hangs => 1, prepares => 1);
 	my $watched = "$load->{directory}/watched";
 	$load->server($node);
 	$load->set_up;

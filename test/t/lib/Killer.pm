@@ -3,6 +3,7 @@ package Killer;
 
 use strict;
 use warnings;
+use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
@@ -27,6 +28,21 @@ sub children
 {
 	my ($of) = @_;
 	return grep { my ($parent) = process($_); defined $parent && $parent == $of } map { m{(\d+)$} } glob '/proc/[0-9]*';
+}
+
+sub title
+{
+	my ($pid) = @_;
+	open my $file, '<', "/proc/$pid/cmdline" or return '';
+	return <$file> // '';
+}
+
+# The server's processes with such a title.
+sub titled
+{
+	my ($node, $pattern) = @_;
+	my $pid = postmaster($node) or return;
+	return grep { title($_) =~ $pattern } children($pid);
 }
 
 sub postmaster
@@ -56,14 +72,49 @@ sub crash
 		die "processes of the server stay behind\n" if time > $until;
 		sleep 0.02;
 	}
+	# to the next server it seems to run until the system has cleared it away
+	unlink $node->data_dir . '/postmaster.pid', $node->host . '/.s.PGSQL.' . $node->port . '.lock';
 	return;
 }
 
-# Begins to start a server and doesn't wait until it is up.
+# Runs one statement on a server that may go away meanwhile. Returns whether it
+# succeeded and what it printed, or the error.
+sub ask
+{
+	my ($node, $sql) = @_;
+	my ($out, $err) = ('', '');
+	my $ok = IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', $sql ], '<', '/dev/null', '>', \$out, '2>', \$err);
+
+	chomp $out;
+	return ($ok, $ok ? $out : $err);
+}
+
+# Waits until the server lets clients in; false if it doesn't for a minute.
+sub is_up
+{
+	my ($node) = @_;
+	my $until = time + 60;
+
+	while (time < $until)
+	{
+		return 1 if (ask($node, 'SELECT 1'))[0];
+		sleep 0.05;
+	}
+	return 0;
+}
+
+# Begins to start a server and doesn't wait until it lets clients in.
 sub begin_start
 {
 	my ($node) = @_;
+	my $until = time + 60;
+
 	PostgreSQL::Test::Utils::system_or_bail('pg_ctl', '-s', '-W', '-D', $node->data_dir, '-l', $node->logfile, '-o', '--cluster-name=' . $node->name, 'start');
+	until (runs(postmaster($node) // 0))
+	{
+		die "the server doesn't begin to start\n" if time > $until;
+		sleep 0.005;
+	}
 	return;
 }
 

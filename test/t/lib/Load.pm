@@ -16,7 +16,8 @@ use Session;
 my $SHOWN = 8;    # of what is wrong, that many of a kind
 
 # seed; clients: how many at once; rounds: how often they may begin; cancels:
-# whether others cancel what they do; prepares: whether the server has room for
+# whether others cancel what they do; hangs: whether they hang up now and then;
+# prepares: whether the server has room for
 # prepared transactions; pause: of a client after each turn, in seconds.
 sub new
 {
@@ -91,7 +92,7 @@ sub begin
 			srand $seed;
 			LoadClient->new(
 				name => $name, base => "$self->{directory}/$name", server => $self->{server_file}, stop => $self->{stop},
-				map { $_ => $self->{$_} } qw(seed began cancels prepares pause))->run;
+				map { $_ => $self->{$_} } qw(seed began cancels hangs prepares pause))->run;
 		});
 	}
 	return;

@@ -141,21 +141,59 @@ sub stored
 	return;
 }
 
-# Repeats a step until it is known what came of it.
+# Repeats a step until it is known what came of it. Where the client hung up, the
+# first one may go on meanwhile: it can store what the repetition was refused,
+# and change what has no id that tells that it was done.
 sub settle
 {
-	my ($self, $step) = @_;
+	my ($self, $step, $orphan) = @_;
 	my $until = time + $LAST_TRY;
 
+	if ($orphan && !@{ $step->{probe} })
+	{
+		$self->wait_until_gone($orphan);
+		$orphan = undef;
+	}
 	for (;;)
 	{
 		my ($end, $state) = $self->try_step($step, 1);
 		return $self->stored($step) if $end eq 'done';
-		return if $end ne 'again';
+		return if $end ne 'again' && !$orphan;
 		$self->{session}->reconnect if $state eq 'lost';
 		die "still $state after $LAST_TRY s: $step->{sql}\n" if time > $until;
+		if ($orphan && $end ne 'again')
+		{
+			$self->wait_until_gone($orphan);
+			$orphan = undef;
+		}
 		sleep 0.02 * rand;
 	}
+}
+
+# Waits until the server has noticed that a session was hung up.
+sub wait_until_gone
+{
+	my ($self, $backend) = @_;
+	for (;;)
+	{
+		my ($state, $out) = $self->ask("SELECT count(*) FROM pg_stat_activity WHERE pid = $backend");
+		return if $state eq '00000' && $out eq '0';
+		$self->{session}->reconnect if $state eq 'lost';
+		sleep 0.005;
+	}
+}
+
+# Hangs up on a statement that was just sent, now and then, and returns the
+# session that is left behind; a new one stands there.
+sub hung_up
+{
+	my ($self, $sql, $how_often) = @_;
+	my $backend = $self->{session}{backend};
+
+	return unless $self->{hangs} && chance($how_often);
+	$self->{session}->hang_up_on($sql);
+	$self->{session}->reconnect;
+	return $backend;
 }
 
 sub single
@@ -169,6 +207,8 @@ sub single
 		my ($state) = $self->ask("SET $limit = " . one_of(1, 2, 5, 20));
 		$limit = undef if $state ne '00000';
 	}
+	my $orphan = $self->hung_up($step->{sql}, 0.01);
+	return $self->settle($step, $orphan) if $orphan;
 	my ($end, $state) = $self->try_step($step, 0);
 	if ($state eq 'lost')
 	{
@@ -256,6 +296,8 @@ sub transaction
 sub commit
 {
 	my ($self, $staged, @more) = @_;
+	my $orphan = $self->hung_up('COMMIT', 0.05);
+	return $self->unheard($staged, $orphan) if $orphan;
 	my ($state) = $self->ask('COMMIT');
 	my %may = map { $_ => 1 } @more, $self->{cancels} ? @CANCELLED : ();
 
@@ -272,12 +314,22 @@ sub commit
 		return;
 	}
 	$self->{session}->reconnect;
+	return $self->unheard($staged);
+}
+
+# A transaction whose end nobody heard of is there as a whole or not at all; its
+# steps are repeated one by one.
+sub unheard
+{
+	my ($self, $staged, $orphan) = @_;
+
 	$self->whole($staged);
+	# it is about to end, but a file may not be changed before it has
+	$self->wait_until_gone($orphan) if $orphan;
 	$self->settle($_) for @$staged;
 	return;
 }
 
-# A transaction whose end nobody heard of is there as a whole or not at all.
 sub whole
 {
 	my ($self, $staged) = @_;

@@ -1,6 +1,6 @@
 # A psql that stays open and is asked one statement after another, from a
 # process of its own. Where the connection is lost it says so, and opens another
-# when it is told to, wherever the server is by then.
+# when it is told to, wherever the server is by then. It can also hang up itself.
 package Session;
 
 use strict;
@@ -16,7 +16,7 @@ my $PATIENCE = $ENV{LOAD_PATIENCE} // 180;    # seconds for an answer, and for a
 sub new
 {
 	my ($class, %p) = @_;
-	my $self = bless { settings => [], %p, no => 0 }, $class;
+	my $self = bless { settings => [], %p, no => 0, parent => getppid }, $class;
 	$self->reconnect;
 	return $self;
 }
@@ -31,13 +31,13 @@ sub reconnect
 	{
 		$self->start;
 		my $ready = 1;
-		for my $sql ('SELECT 1', @{ $self->{settings} })
+		for my $sql (@{ $self->{settings} }, 'SELECT pg_backend_pid()')
 		{
-			my ($state) = $self->ask($sql);
+			(my $state, $self->{backend}) = $self->ask($sql);
 			$ready &&= $state eq '00000';
 		}
 		return if $ready;
-		die "no server for $PATIENCE s\n" if time > $until;
+		die "no server for $PATIENCE s\n" if time > $until || getppid != $self->{parent};
 		sleep 0.05;
 	}
 }
@@ -68,9 +68,22 @@ sub end
 	return unless $self->{pid};
 	close $self->{in};
 	close $self->{out};
-	kill 'TERM', $self->{pid};
+	kill 'KILL', $self->{pid};
 	waitpid $self->{pid}, 0;
 	delete @$self{qw(pid in out)};
+	return;
+}
+
+# Sends a statement and hangs up; whether it arrives and what comes of it, who
+# knows.
+sub hang_up_on
+{
+	my ($self, $sql) = @_;
+
+	local $SIG{PIPE} = 'IGNORE';
+	print { $self->{in} } "$sql;\n" if $self->{pid};
+	sleep 0.004 * rand;
+	$self->end;
 	return;
 }
 
@@ -87,19 +100,27 @@ sub ask
 	print { $self->{in} } "$sql;\n\\echo \@\@$no :SQLSTATE :ROW_COUNT\n";
 	for (;;)
 	{
-		if ($self->{read} =~ s/\A(.*?)^@@\Q$no\E (\w{5}) (\d*)\n//ms)
+		if ($self->{read} =~ s/\A(.*?)^@@\Q$no\E (\w*) (\d*)\n//ms)
 		{
 			my ($out, $state, $rows) = ($1, $2, $3);
 			$out =~ s/\n\z//;
+			# psql goes on for a while, without a connection
+			return $self->lost if $state eq '';
 			return ($state, $out, $rows);
 		}
 		die "no answer for $PATIENCE s to: $sql\n" if time > $until;
 		vec(my $ready = '', fileno $self->{out}, 1) = 1;
 		next unless select $ready, undef, undef, 1;
 		next if sysread $self->{out}, $self->{read}, 65536, length $self->{read};
-		$self->end;
-		return ('lost', '', 0);
+		return $self->lost;
 	}
+}
+
+sub lost
+{
+	my ($self) = @_;
+	$self->end;
+	return ('lost', '', 0);
 }
 
 1;
