@@ -160,12 +160,22 @@ UNION ALL SELECT concat_ws('|', 'project', project_id, org_id) FROM usage_billin
 UNION ALL SELECT concat_ws('|', 'file', 'usage_billing.stored_file', file_id, kind, bytes, duration_seconds) FROM usage_billing.stored_file
 SQL
 
-# The facts of a server, as the journals have them.
+# The facts of a server, as the journals have them; those of accounts and files
+# that are named apart-something are of a test's own making.
 sub there
 {
 	my ($self, $node) = @_;
 	my $files = join '', map { "UNION ALL SELECT concat_ws('|', 'file', 'files_$_', name, kind, size, seconds) FROM files_$_\n" } $self->names;
-	return split /\n/, $node->safe_psql('postgres', $FACTS =~ s/FIRST_HOUR/$self->{first_hour}/r . $files);
+	return grep { !/\|apart-/ } split /\n/, $node->safe_psql('postgres', $FACTS =~ s/FIRST_HOUR/$self->{first_hour}/r . $files);
+}
+
+# What the clients of a round were told is not true any more.
+sub forget_round
+{
+	my ($self, $round) = @_;
+	my $first = $self->{clients} * ($round - 1);
+	unlink "$self->{directory}/$_.journal" for ($self->names)[ $first .. $first + $self->{clients} - 1 ];
+	return;
 }
 
 # Tests that the clients met nothing wrong, and that what is there is what they
@@ -275,6 +285,13 @@ SELECT concat_ws(' ', org, told, counted) FROM (
 	FROM (SELECT DISTINCT org_id FROM usage_billing.project) p, LATERAL usage_billing.$function(p.org_id) s) t
 WHERE told <> counted
 SQL
+}
+
+# Where a function tells anything else than a count of the files finds.
+sub storage_differences
+{
+	my ($self, $node, $database, $function) = @_;
+	return split /\n/, $node->safe_psql($database, $self->storage_sql($function));
 }
 
 # Tests all that is derived on a server that stands still, or, with stable, on
