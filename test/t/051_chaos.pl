@@ -26,8 +26,9 @@ my $CLIENTS = $ENV{CHAOS_CLIENTS} // 12;
 diag("seed $SEED, $CLIENTS clients, twice $SECONDS s (repeat with CHAOS_SEED=$SEED)");
 
 # What may stand in the log: what clients are told when they are cancelled or
-# thrown out (57), too late (55P03), short of credit (UB), or in conflict.
-my @MAY = qw(UB001 UB002 UB003 23505 PT404 57014 57P01 55P03 40001 40P01 25P02 42704 55000);
+# thrown out (57), too late (55P03), short of credit (UB) or in conflict, and
+# that they hung up (08006).
+my @MAY = qw(08006 UB001 UB002 UB003 23505 PT404 57014 57P01 55P03 40001 40P01 25P02 42704 55000);
 
 # Whoever is in the server's log under a name.
 my $SOMEBODY = "FROM pg_stat_activity WHERE (application_name LIKE 'load-%' OR backend_type = 'usage_billing worker') ORDER BY random() LIMIT 1";

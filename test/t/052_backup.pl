@@ -21,6 +21,7 @@ use Time::HiRes qw(sleep);
 
 use BillingNode;
 use Load;
+use Picture;
 use Workers;
 
 my $SEED = $ENV{BACKUP_SEED} // int rand 2**31;
@@ -48,67 +49,6 @@ $source->init(allows_streaming => 1, has_archiving => 1, extra => [ '--encoding=
 $source->append_conf('postgresql.conf', $CONF);
 $source->start;
 $source->safe_psql('postgres', 'CREATE EXTENSION usage_billing');
-
-# All that a caller can ask, of every account and organisation.
-my $PICTURE = <<'SQL';
-SELECT 'balance', usage_billing.account_balance(billing_id)::text, usage_billing.total_debited(billing_id)::text FROM usage_billing.billing_account
-UNION ALL SELECT 'transactions', billing_id, string_agg(t::text, ',' ORDER BY n) FROM usage_billing.billing_account a, LATERAL usage_billing.account_transactions(max_rows => 1000000, billing_id => a.billing_id) WITH ORDINALITY t (id, kind, type, amount, source, description, user_id, metadata, created_at, cursor, n) GROUP BY billing_id
-UNION ALL SELECT 'trend', billing_id, usage_billing.account_usage_trend('2024-02-28', '2024-04-01', include => 'trend', billing_id => billing_id)::text FROM usage_billing.billing_account
-UNION ALL SELECT 'last bill', billing_id, usage_billing.account_usage_trend('last_bill_date', '2024-05-01', include => 'trend', billing_id => billing_id)::text FROM usage_billing.billing_account WHERE last_billed_at IS NOT NULL AND billing_id LIKE 'apart-%'
-UNION ALL SELECT 'series', billing_id, string_agg(s::text, ',' ORDER BY s::text COLLATE "C") FROM usage_billing.billing_account a, LATERAL usage_billing.usage_series('2024-01-01Z', '2100-01-01Z', 'hour', billing_id => a.billing_id) s GROUP BY billing_id
-UNION ALL SELECT 'storage', usage_billing.get_storage_usage(org_id)::text, NULL FROM (SELECT DISTINCT org_id FROM usage_billing.storage_snapshot) o
-UNION ALL SELECT 'history', o.org_id, string_agg(h::text, ',' ORDER BY h::text COLLATE "C") FROM (SELECT DISTINCT org_id FROM usage_billing.storage_snapshot) o, LATERAL usage_billing.get_storage_usage_history(5000, o.org_id) h GROUP BY o.org_id
-ORDER BY 1, 2, 3
-SQL
-
-sub picture
-{
-	my ($node, $database) = @_;
-	return $node->safe_psql($database, $PICTURE);
-}
-
-sub dump_to
-{
-	my ($node, $database, $file, @options) = @_;
-	PostgreSQL::Test::Utils::system_or_bail('pg_dump', '-d', $node->connstr($database), '-f', $file, @options);
-	return $file;
-}
-
-# The rows of a dump, each with its table, in one order.
-my $dumps = 0;
-
-sub data_of
-{
-	my ($node, $database) = @_;
-	my ($table, @rows);
-
-	for my $line (split /\n/, slurp_file(dump_to($node, $database, "$directory/data-" . ++$dumps, '-a')))
-	{
-		if ($line =~ /^COPY (.*) FROM stdin;$/) { $table = $1; }
-		elsif ($line eq '\.') { undef $table; }
-		elsif (defined $table) { push @rows, "$table: $line"; }
-	}
-	return join "\n", sort @rows;
-}
-
-sub schema_of
-{
-	my ($node, $database) = @_;
-	# a key that is another each time
-	return slurp_file(dump_to($node, $database, "$directory/schema-" . ++$dumps, '-s')) =~ s/^\\(?:un)?restrict .*\n//mgr;
-}
-
-# Compares texts of many lines and shows only what differs.
-sub same
-{
-	my ($got, $expected, $name) = @_;
-	my %got = map { $_ => 1 } split /\n/, $got;
-	my %expected = map { $_ => 1 } split /\n/, $expected;
-	my @differ = ((map { "got only: $_" } grep { !$expected{$_} } sort keys %got), (map { "expected only: $_" } grep { !$got{$_} } sort keys %expected));
-
-	ok($got eq $expected, $name) or diag(join "\n", map { substr $_, 0, 600 } grep { defined } @differ[ 0 .. 5 ]);
-	return;
-}
 
 # ---------------------------------------------------------------------------
 # A source with everything in it, a part of it from a load beside which a copy
@@ -154,9 +94,9 @@ $load->derived($source, 'the source');
 $source->safe_psql('postgres', "SELECT pg_create_restore_point('quiet')");
 my $told_quiet = $load->told;
 
-my $picture = picture($source, 'postgres');
-my $data = data_of($source, 'postgres');
-my $schema = schema_of($source, 'postgres');
+my $picture = Picture::picture($source, 'postgres');
+my $data = Picture::data_of($source, 'postgres');
+my $schema = Picture::schema_of($source, 'postgres');
 like($picture, qr/^balance\|\{"org_id": "org-odd", "balance": -8999995, /m, 'there is an account far under its credit_min');
 cmp_ok(length $data, '>', 100_000, 'there is something to dump');
 
@@ -173,12 +113,12 @@ sub is_restored
 {
 	my ($node, $database, $name) = @_;
 
-	same(picture($node, $database), $picture, "$name: every answer is the same");
+	Picture::same(Picture::picture($node, $database), $picture, "$name: every answer is the same");
 	is(BillingNode::differences($node, $database), '', "$name: verify() finds nothing");
-	same(data_of($node, $database), $data, "$name: a dump of it has the same rows");
-	same(schema_of($node, $database), $schema, "$name: and the same definitions");
+	Picture::same(Picture::data_of($node, $database), $data, "$name: a dump of it has the same rows");
+	Picture::same(Picture::schema_of($node, $database), $schema, "$name: and the same definitions");
 	Workers::within($node, 30, $database, $Workers::FOLDED, "$name: a worker folds what was loaded");
-	same(picture($node, $database), $picture, "$name: folded, every answer is the same");
+	Picture::same(Picture::picture($node, $database), $picture, "$name: folded, every answer is the same");
 	is(BillingNode::differences($node, $database), '', "$name: folded, verify() finds nothing");
 	$node->safe_psql($database, 'SELECT usage_billing.rebuild()');
 	is($node->safe_psql($database, 'SELECT count(*) FROM usage_billing.usage_delta'), 0, "$name: rebuild() has nothing to mend");
@@ -199,10 +139,10 @@ sub restore
 	return;
 }
 
-my $custom = dump_to($source, 'postgres', "$directory/custom", '-Fc');
-my $dir = dump_to($source, 'postgres', "$directory/dir", '-Fd', '-j', '2');
-my $plain = dump_to($source, 'postgres', "$directory/plain");
-my $facts = dump_to($source, 'postgres', "$directory/facts", '-Fc', '-a');
+my $custom = Picture::dump_to($source, 'postgres', "$directory/custom", '-Fc');
+my $dir = Picture::dump_to($source, 'postgres', "$directory/dir", '-Fd', '-j', '2');
+my $plain = Picture::dump_to($source, 'postgres', "$directory/plain");
+my $facts = Picture::dump_to($source, 'postgres', "$directory/facts", '-Fc', '-a');
 
 restore('pg_restore -j 4 of the custom format', 'pg_restore', '-e', '-j', '4', '-d', database('custom'), $custom);
 is_restored($target, 'custom', 'custom');
@@ -252,7 +192,7 @@ PostgreSQL::Test::Utils::system_or_bail('pg_dumpall', '-d', $source->connstr('po
 $whole->command_checks_all([ 'psql', '-X', '-q', '-o', '/dev/null', '-d', $whole->connstr('postgres'), '-f', "$directory/all" ],
 	0, [qr/^$/], [qr/\A[^\n]*ERROR:  role "\w+" already exists\n\z/], 'psql of what pg_dumpall wrote');
 is_restored($whole, 'postgres', 'pg_dumpall');
-same(picture($whole, 'other'), picture($source, 'other'), 'pg_dumpall: so are those of another database');
+Picture::same(Picture::picture($whole, 'other'), Picture::picture($source, 'other'), 'pg_dumpall: so are those of another database');
 is(BillingNode::differences($whole, 'other'), '', 'pg_dumpall: where verify() finds nothing either');
 is($whole->safe_psql('postgres', $SETTINGS), $source->safe_psql('postgres', $SETTINGS), 'pg_dumpall: settings and rights are the same');
 like($whole->safe_psql('postgres', $SETTINGS), qr/service_role/, 'pg_dumpall: and there are some');
@@ -298,8 +238,8 @@ $source->stop;
 $source->backup_fs_cold('cold');
 $source->start;
 my $cold = copy_of('cold', 'cold', '');
-same(picture($cold, 'postgres'), $picture, 'copied while it stood still: every answer is the same');
-same(data_of($cold, 'postgres'), $data, 'copied while it stood still: a dump of it has the same rows');
+Picture::same(Picture::picture($cold, 'postgres'), $picture, 'copied while it stood still: every answer is the same');
+Picture::same(Picture::data_of($cold, 'postgres'), $data, 'copied while it stood still: a dump of it has the same rows');
 $load->derived($cold, 'copied while it stood still');
 $cold->stop;
 
@@ -341,8 +281,8 @@ $last->stop;
 # The quiet moment, and from there a load of its own: what came after it on the
 # source never happened here.
 my $quiet = recovered('quiet', "recovery_target_name = 'quiet'");
-same(picture($quiet, 'postgres'), $picture, 'the quiet moment: every answer is the same');
-same(data_of($quiet, 'postgres'), $data, 'the quiet moment: a dump of it has the same rows');
+Picture::same(Picture::picture($quiet, 'postgres'), $picture, 'the quiet moment: every answer is the same');
+Picture::same(Picture::data_of($quiet, 'postgres'), $data, 'the quiet moment: a dump of it has the same rows');
 Workers::within($quiet, 30, 'postgres', Workers::has_workers(1, 'postgres'), 'the quiet moment: a worker starts');
 $load->forget_round(2);
 $load->server($quiet);

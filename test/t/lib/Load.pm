@@ -98,15 +98,23 @@ sub begin
 	return;
 }
 
-# A process that does code($session) until the clients end.
+# A process that does code($session) until the clients end, on their server or
+# on another one.
 sub beside
 {
-	my ($self, $name, $code) = @_;
+	my ($self, $name, $code, $node) = @_;
 	my $stop = $self->{stop};
+	my $server = $self->{server_file};
+
+	if ($node)
+	{
+		$server = "$self->{directory}/server-$name";
+		append_to_file($server, $node->connstr('postgres') . "\n");
+	}
 
 	push @{ $self->{running} }, in_process(sub {
 		my $parent = getppid;
-		my $session = Session->new(server => $self->{server_file}, name => $name, log => "$self->{directory}/$name.log");
+		my $session = Session->new(server => $server, name => $name, log => "$self->{directory}/$name.log");
 		$code->($session) until -e $stop || getppid != $parent;
 		$session->end;
 	});
