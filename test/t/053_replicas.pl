@@ -225,7 +225,7 @@ $load->derived($subscriber, 'subscriber', stable => 1);
 $load->begin;
 sleep $SECONDS / 2;
 Killer::crash($publisher, 1);
-$subscriber->safe_psql('postgres', $_) for 'ALTER SUBSCRIPTION billing DISABLE', 'ALTER SUBSCRIPTION billing SET (slot_name = NONE)', 'DROP SUBSCRIPTION billing';
+$subscriber->safe_psql('postgres', $_) for 'ALTER SUBSCRIPTION billing DISABLE', 'ALTER SUBSCRIPTION billing SET (slot_name = NONE)', 'DROP SUBSCRIPTION billing', 'SELECT pg_reload_conf()';
 $load->server($subscriber);
 sleep $SECONDS;
 $load->end;
