@@ -85,6 +85,39 @@ sub watched
 	return;
 }
 
+# Without its worker, nothing changes by itself.
+sub stand_still
+{
+	my ($node) = @_;
+	$node->safe_psql('postgres', 'ALTER SYSTEM SET usage_billing.maintenance_worker = off');
+	$node->reload;
+	Workers::within($node, 30, 'postgres', Workers::has_workers(0), $node->name . ': the worker ends');
+	return;
+}
+
+sub go_on
+{
+	my ($node) = @_;
+	$node->safe_psql('postgres', 'ALTER SYSTEM RESET usage_billing.maintenance_worker');
+	$node->reload;
+	return;
+}
+
+# The server goes down with all of its processes. Before, the replica falls
+# behind for a moment: what is acknowledged then would be lost.
+sub lose
+{
+	my ($node, $replica, $receiver) = @_;
+	my @behind = Killer::titled($replica, $receiver);
+
+	is(scalar @behind, 1, $node->name . ': there is a replica that falls behind');
+	kill 'STOP', @behind;
+	sleep 0.4;
+	Killer::crash($node, 1);
+	kill 'CONT', @behind;
+	return;
+}
+
 # ---------------------------------------------------------------------------
 # A streaming standby
 
@@ -106,10 +139,7 @@ sleep $SECONDS;
 $load->end;
 watched("$load->{directory}/watched", 'standby');
 $load->as_told($primary, 'before the failover');
-# from here on nothing changes by itself
-$primary->append_conf('postgresql.conf', "usage_billing.maintenance_worker = off\n");
-$primary->reload;
-Workers::within($primary, 30, 'postgres', Workers::has_workers(0), 'the worker ends');
+stand_still($primary);
 
 # All that only reads, and with what it is asked.
 my %READS = (
@@ -166,14 +196,13 @@ for my $function (sort keys %WRITES)
 }
 is((BillingNode::outcome($standby, 'postgres', "INSERT INTO usage_billing.usage (billing_id, id, amount) VALUES ('loose-1', '$ID', 1)"))[0], '25006', 'the standby refuses a load');
 $load->derived($standby, 'standby', stable => 1);
-$primary->append_conf('postgresql.conf', "usage_billing.maintenance_worker = on\n");
-$primary->reload;
+go_on($primary);
 
-# The primary goes down with all of its processes in the middle of a load; the
-# clients find the standby in its place and repeat what they didn't hear back.
+# The primary is lost in the middle of a load; the clients find the standby in its
+# place and repeat what they didn't hear back.
 $load->begin;
 sleep $SECONDS / 2;
-Killer::crash($primary, 1);
+lose($primary, $standby, qr/walreceiver/);
 $standby->promote;
 $load->server($standby);
 sleep $SECONDS;
@@ -214,6 +243,7 @@ sleep $SECONDS;
 $load->end;
 watched("$load->{directory}/watched", 'subscriber');
 $load->as_told($publisher, 'publisher');
+stand_still($publisher);
 my $began = time;
 $publisher->wait_for_catchup('billing');
 note(sprintf 'the subscriber was %.1f s behind', time - $began);
@@ -221,10 +251,12 @@ Picture::same(Picture::picture($subscriber, 'postgres'), Picture::picture($publi
 Workers::within($subscriber, 30, 'postgres', Workers::has_workers(0), 'it has no worker');
 $load->derived($subscriber, 'subscriber', stable => 1);
 
-# The publisher goes down in the middle of a load, and the subscriber follows it.
+go_on($publisher);
+
+# The publisher is lost in the middle of a load, and the subscriber follows it.
 $load->begin;
 sleep $SECONDS / 2;
-Killer::crash($publisher, 1);
+lose($publisher, $subscriber, qr/logical replication (?:apply )?worker/);
 $subscriber->safe_psql('postgres', $_) for 'ALTER SUBSCRIPTION billing DISABLE', 'ALTER SUBSCRIPTION billing SET (slot_name = NONE)', 'DROP SUBSCRIPTION billing', 'SELECT pg_reload_conf()';
 $load->server($subscriber);
 sleep $SECONDS;
