@@ -18,7 +18,6 @@
 #include "access/tableam.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -76,7 +75,7 @@ static UbQuery fold_balances = {
 			" balance = b.balance + excluded.balance,"
 			" debited = b.debited + excluded.debited,"
 			" folded_below = excluded.folded_below,"
-			" folded_on = excluded.folded_on"
+			" folded_by = excluded.folded_by"
 			" RETURNING b.billing_id, abs(b.balance) > 4611686018427387904"
 			" AS large)" FOLD_MARK_LARGE,
 	.rows_name = "folded_balances"};
@@ -178,8 +177,8 @@ fold_write_balances(const Fold *fold, List *deltas)
 		values[UB_BALANCE_DEBITED] = ub_sum_numeric(debited);
 		values[UB_BALANCE_FOLDED_BELOW] =
 			FullTransactionIdGetDatum(FullTransactionIdFromU64(account->below));
-		values[UB_BALANCE_FOLDED_ON] =
-			Int64GetDatum((int64) GetSystemIdentifier());
+		values[UB_BALANCE_FOLDED_BY] =
+			FullTransactionIdGetDatum(GetCurrentFullTransactionId());
 		ub_rows_add(&rows, values, nulls);
 	}
 	if (rows.count > 0)
