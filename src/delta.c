@@ -7,11 +7,11 @@
  */
 #include "postgres.h"
 
+#include "access/sysattr.h"
 #include "access/tableam.h"
 #include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -332,9 +332,14 @@ ub_hour_load(TupleTableSlot *slot, UbDelta *hour)
 uint64
 ub_balance_floor(TupleTableSlot *slot)
 {
-	/* the ids are those of the cluster that wrote the row, see the table */
-	if ((uint64) DatumGetInt64(slot->tts_values[UB_BALANCE_FOLDED_ON]) !=
-		GetSystemIdentifier())
+	FullTransactionId folded_by = DatumGetFullTransactionId(
+		slot->tts_values[UB_BALANCE_FOLDED_BY]);
+	bool isnull;
+	TransactionId xmin = DatumGetTransactionId(slot_getsysattr(
+		slot, MinTransactionIdAttributeNumber, &isnull));
+
+	/* of another cluster's transactions, see the table */
+	if (xmin != XidFromFullTransactionId(folded_by))
 		return 0;
 	return U64FromFullTransactionId(DatumGetFullTransactionId(
 		slot->tts_values[UB_BALANCE_FOLDED_BELOW]));

@@ -57,7 +57,7 @@ typedef struct UbDelta
 #define UB_BALANCE_BALANCE		1
 #define UB_BALANCE_DEBITED		2
 #define UB_BALANCE_FOLDED_BELOW 3
-#define UB_BALANCE_FOLDED_ON	4
+#define UB_BALANCE_FOLDED_BY	4
 #define UB_BALANCE_COLUMNS		5
 
 /* Deltas by key. */

@@ -185,6 +185,11 @@ database_unserved(Database *database, UbPostEnd end)
 											 DATABASE_UNWANTED;
 		database->next = GetCurrentTimestamp();
 	}
+	else if (end == UB_END_RELOAD)
+	{
+		database->state = DATABASE_WAITING;
+		database->next = GetCurrentTimestamp();
+	}
 	else if (end == UB_END_TURN)
 	{
 		database->state = DATABASE_WAITING;

@@ -29,6 +29,7 @@ typedef enum UbPostEnd
 {
 	UB_END_DIED,
 	UB_END_UNWANTED, /* its database has no use for a worker */
+	UB_END_RELOAD,	 /* another one shall read the settings */
 	UB_END_TURN		 /* others wait for their turn */
 } UbPostEnd;
 

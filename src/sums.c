@@ -11,7 +11,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -80,7 +79,7 @@ static UbQuery fold_balances = {
 			" balance = b.balance + excluded.balance,"
 			" debited = b.debited + excluded.debited,"
 			" folded_below = excluded.folded_below,"
-			" folded_on = excluded.folded_on"
+			" folded_by = excluded.folded_by"
 			" RETURNING b.billing_id, abs(b.balance) > 4611686018427387904"
 			" AS large)" SUMS_MARK_LARGE,
 	.rows_name = "folded_balances"};
@@ -119,7 +118,8 @@ balance_values(const UbFoldedAccount *account, int128 balance, int128 debited,
 	values[UB_BALANCE_DEBITED] = ub_sum_numeric(debited);
 	values[UB_BALANCE_FOLDED_BELOW] =
 		FullTransactionIdGetDatum(FullTransactionIdFromU64(account->below));
-	values[UB_BALANCE_FOLDED_ON] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[UB_BALANCE_FOLDED_BY] =
+		FullTransactionIdGetDatum(GetCurrentFullTransactionId());
 }
 
 /*

@@ -92,12 +92,13 @@ track_check_owner(Oid relation)
  * be tracked and that the caller owns it.
  */
 static Relation
-track_open(FunctionCallInfo fcinfo)
+track_open(FunctionCallInfo fcinfo, const char *function)
 {
 	Relation rel;
 	UbSource source;
 	LOCKMODE lock = ShareRowExclusiveLock;
 
+	PreventCommandIfReadOnly(function);
 	ub_access_require_unscoped();
 	/* in such an operation it isn't the caller whom the outer role names */
 	if (InSecurityRestrictedOperation())
@@ -258,7 +259,7 @@ track_set_triggers(Relation rel, bool wanted)
 Datum
 ub_track_storage(PG_FUNCTION_ARGS)
 {
-	Relation rel = track_open(fcinfo);
+	Relation rel = track_open(fcinfo, "track_storage()");
 	UbSource source;
 	Datum values[6];
 	char nulls[7] = "      ";
@@ -301,7 +302,7 @@ ub_track_storage(PG_FUNCTION_ARGS)
 Datum
 ub_untrack_storage(PG_FUNCTION_ARGS)
 {
-	Relation rel = track_open(fcinfo);
+	Relation rel = track_open(fcinfo, "untrack_storage()");
 	Datum value = PG_GETARG_DATUM(0);
 
 	SPI_connect();

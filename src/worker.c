@@ -489,15 +489,9 @@ worker_process_signals(void)
 	/* there is nothing to cancel */
 	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
+	/* what ALTER DATABASE has set, only a new process sees */
 	if (ConfigReloadPending)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-		for (int duty = 0; duty < UB_DUTIES; duty++)
-			shifts[duty].next = Min(shifts[duty].next, shift_next(duty, now));
-	}
+		worker_end(UB_END_RELOAD);
 }
 
 /*

@@ -31,14 +31,15 @@ ALTER TABLE usage_billing.usage_delta REPLICA IDENTITY FULL;
 
 -- numeric, so that folding can't overflow; readers answer in bigint. No delta of
 -- a transaction below folded_below is left: all of those had ended when the
--- account was folded last. That holds for the transaction ids of one cluster,
--- whose system identifier is folded_on.
+-- account was folded last. That is about the transactions of the cluster that
+-- folded: folded_by is the one that wrote the row, so where replication wrote it,
+-- it isn't the row's xmin.
 CREATE TABLE usage_billing.credit_balance (
 	billing_id		text COLLATE "C" NOT NULL,
 	balance			numeric NOT NULL,
 	debited			numeric NOT NULL,
 	folded_below	xid8 NOT NULL DEFAULT '0',
-	folded_on		bigint NOT NULL DEFAULT 0,
+	folded_by		xid8 NOT NULL DEFAULT '0',
 	CONSTRAINT credit_balance_pkey PRIMARY KEY (billing_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_scale_factor = 0.05);

@@ -35,7 +35,7 @@ BEGIN ATOMIC
 		SELECT x.*
 		FROM usage_billing.usage_delta x
 		LEFT JOIN usage_billing.credit_balance b ON b.billing_id = x.billing_id
-			AND b.folded_on = (SELECT system_identifier FROM pg_control_system())
+			AND b.xmin = xid(b.folded_by)
 		WHERE (account IS NULL OR x.billing_id = account)
 			AND (b.billing_id IS NULL OR x.xact >= b.folded_below)
 	), fact_hours AS (

@@ -219,7 +219,7 @@ COMMENT ON COLUMN usage_billing.credit_balance.billing_id IS 'the account';
 COMMENT ON COLUMN usage_billing.credit_balance.balance IS 'grants and reverts less usage, in credits';
 COMMENT ON COLUMN usage_billing.credit_balance.debited IS 'credit usage less what was reverted, in credits';
 COMMENT ON COLUMN usage_billing.credit_balance.folded_below IS 'no row in usage_delta of an earlier transaction is left; readers begin there';
-COMMENT ON COLUMN usage_billing.credit_balance.folded_on IS 'system identifier of the cluster whose transactions folded_below is about';
+COMMENT ON COLUMN usage_billing.credit_balance.folded_by IS 'transaction that folded; where it isn''t the row''s xmin, folded_below is about another cluster''s transactions';
 
 COMMENT ON TABLE usage_billing.large_account IS
 'Accounts whose sums are checked against the range of bigint

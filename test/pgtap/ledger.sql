@@ -50,6 +50,28 @@ SELECT is(ub_test.answers(), answers, 'and changes nothing') FROM unfolded;
 SELECT is(ub_test.use('acc_a', 'id', ub_test.id(500)::text, 'amount', '589'), '{"created": 1, "duplicates": 0, "balance": 0}', 'a folded balance can be used');
 SELECT ub_test.fails($$SELECT ub_test.use('acc_a', 'id', ub_test.id(501)::text, 'amount', '1')$$, 'UB001', NULL, 'to its end');
 SELECT is(ub_test.balance('acc_a'), 0::bigint, 'folded and pending count together');
+
+-- Whoever folds, what was folded here is known as such.
+SAVEPOINT elsewhere;
+SELECT usage_billing.run_maintenance();
+SELECT is((SELECT count(*) FROM usage_billing.credit_balance WHERE xmin <> xid(folded_by)), 0::bigint, 'folded by run_maintenance(): the row names its transaction');
+DO $$ BEGIN FOR n IN 1 .. 250 LOOP PERFORM usage_billing.grant_credits(ub_test.id(600 + n), 1, billing_id => 'acc_c'); END LOOP; END $$;
+SELECT cmp_ok((SELECT count(*) FROM usage_billing.usage_delta WHERE billing_id = 'acc_c'), '<', 250::bigint, 'calls fold');
+SELECT is((SELECT count(*) FROM usage_billing.credit_balance WHERE billing_id = 'acc_c' AND xmin = xid(folded_by)), 1::bigint, 'folded by a call: the row names its transaction');
+ROLLBACK TO elsewhere;
+
+-- A row that another cluster folded, far ahead in its transactions, as a logical
+-- subscription brings it.
+SELECT usage_billing.run_maintenance();
+UPDATE usage_billing.credit_balance SET folded_below = (folded_below::text::bigint + 1000000)::text::xid8, folded_by = (folded_by::text::bigint + 1000000)::text::xid8;
+SELECT usage_billing.grant_credits(ub_test.id(501), 30, billing_id => 'acc_a') IS NOT NULL AS granted \g /dev/null
+SELECT is(ub_test.use('acc_a', 'id', ub_test.id(502)::text, 'amount', '10'), '{"created": 1, "duplicates": 0, "balance": 20}', 'folded elsewhere: a call sees what is pending here');
+SELECT is(ub_test.balance('acc_a'), 20::bigint, 'folded elsewhere: so does a reader');
+SELECT is_empty($$SELECT * FROM usage_billing.verify()$$, 'folded elsewhere: verify() finds nothing');
+SELECT usage_billing.run_maintenance();
+SELECT is((SELECT count(*) FROM usage_billing.usage_delta), 0::bigint, 'folded elsewhere: all can be folded here');
+SELECT is(ub_test.balance('acc_a'), 20::bigint, 'folded elsewhere: to the same balance');
+ROLLBACK TO elsewhere;
 DO $$ BEGIN PERFORM usage_billing.revert_usage(ub_test.id(500), 89, billing_id => 'acc_a'), usage_billing.run_maintenance(); END $$;
 SELECT is(ub_test.balance('acc_a'), 89::bigint, 'a second folding adds to the first');
 SELECT is(ub_test.books(), '', 'and the books are right');
