@@ -65,7 +65,7 @@ document_string(UbPlace place, const char *field, JsonbValue *value, int limit)
 
 	if (value->type != jbvString)
 		document_wrong_type(place, field, value, "a string");
-	slice.data = value->val.string.len > 0 ? value->val.string.val : NULL;
+	slice.data = value->val.string.val;
 	slice.len = value->val.string.len;
 	ub_value_check_length(place, field, slice, limit);
 	return slice;

@@ -26,14 +26,16 @@ ub_slice_is(UbSlice slice, const char *text)
 bool
 ub_slices_equal(UbSlice a, UbSlice b)
 {
-	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+	return a.len == b.len &&
+		(a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
 /* The order of collation C. */
 int
 ub_slices_compare(UbSlice a, UbSlice b)
 {
-	int order = memcmp(a.data, b.data, Min(a.len, b.len));
+	int shorter = Min(a.len, b.len);
+	int order = shorter > 0 ? memcmp(a.data, b.data, shorter) : 0;
 
 	return order != 0 ? order : a.len - b.len;
 }
@@ -70,7 +72,7 @@ ub_value_error(UbPlace place, const char *field, int sqlstate,
 UbSlice
 ub_value_slice(text *value)
 {
-	UbSlice slice = {NULL, 0};
+	UbSlice slice = {"", 0};
 
 	if (value != NULL && VARSIZE_ANY_EXHDR(value) > 0)
 	{

@@ -31,7 +31,7 @@ typedef struct UbPlace
 #define UB_PLACE_TABLE(t)	((UbPlace){(t), -1})
 #define UB_PLACE_ELEMENT(i) ((UbPlace){NULL, (i)})
 
-/* A piece of somebody else's memory; data is null where there is none. */
+/* A piece of somebody else's memory; where there is none, data may be null. */
 typedef struct UbSlice
 {
 	const char *data;

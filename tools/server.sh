@@ -5,11 +5,14 @@
 # directory in /tmp and goes when the sourcing script ends, however it ends.
 #
 #   server_begin            makes the directory $tmp, with a copy of the project in $tmp/project
-#   server_install OPTIONS  builds the copy and installs it into the private server
+#   server_install OPTIONS  builds the copy, with these options for the compiler too, and installs it into the private server
 #   server_start            starts a cluster: a socket in $tmp, no port
 #   in_server CMD ...       runs CMD as the server's user; a signal to the script ends it
 #   in_server_log FILE ...  the same with its output to FILE
-# PG_CONFIG chooses the server. After server_begin: bindir, pgxs, tmp.
+# PG_CONFIG chooses the server, CHECKED what it runs under (tools/checked.sh).
+# After server_begin: bindir, pgxs, tmp.
+
+. "$(dirname "${BASH_SOURCE[0]}")/checked.sh"
 
 PG_CONFIG=${PG_CONFIG:-pg_config}
 tmp=
@@ -82,8 +85,9 @@ server_environment()
 # shellcheck disable=SC2120
 server_install()
 {
-	local dir
+	local dir options
 
+	options=$(checked_options)
 	for dir in --pkglibdir --sharedir; do
 		dir=$("$PG_CONFIG" $dir)
 		in_server mkdir -p "$tmp/server$dir"
@@ -93,7 +97,8 @@ server_install()
 	in_server cp -f "$("$PG_CONFIG" --bindir)"/* "$bindir/"
 	in_server find "$tmp/server" -name 'usage_billing*' -delete
 	in_server make -s --no-print-directory PG_CONFIG="$PG_CONFIG" \
-		DESTDIR="$tmp/server" "$@" clean install
+		DESTDIR="$tmp/server" COPT="$* $options" clean install
+	checked_install
 }
 
 server_start()
