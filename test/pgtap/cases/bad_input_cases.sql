@@ -136,6 +136,7 @@ FROM (VALUES
 	('metadata', 'true', 'true', '22023', NULL),
 	('metadata', 'array', '[{"k": 1}]', '22023', NULL),
 	('metadata', '65,537 bytes', format('{"k": "%s"}', repeat('x', 65528)), '22023', NULL),
+	('metadata', '20,000 numbers of 130,000 digits', '{"k": [1e131071' || repeat(', 1e131071', 19999) || ']}', '22023', '65536 bytes'),
 	('metadata', 'fewer characters than bytes', format('{"k": "%s"}', repeat('é', 32764)), '22023', NULL),
 	('customer_id', 'number', '98765', '22023', NULL),
 	('customer_id', 'unknown account', '"mArKeR"', '22023', 'mArKeR'),
