@@ -13,7 +13,14 @@
 #include "errors.h"
 #include "range.h"
 
-#define RANGE_MOST	   (90 * USECS_PER_DAY)
+#define RANGE_MOST (90 * USECS_PER_DAY)
+
+/*
+ * Ranges keep away from the ends of time, so that what is reckoned from their
+ * own ends, up to the next buckets, is a time too.
+ */
+#define RANGE_FIRST	   (MIN_TIMESTAMP + 2 * RANGE_MOST)
+#define RANGE_LAST	   (END_TIMESTAMP - 2 * RANGE_MOST)
 #define LAST_BILL_DATE "last_bill_date"
 
 /* The hour at or after a time. */
@@ -43,13 +50,28 @@ range_end_of_today(void)
 	return now - (rest < 0 ? rest + USECS_PER_DAY : rest) + USECS_PER_DAY;
 }
 
+/* An end of a range, rounded up to the hour. */
+static TimestampTz
+range_end(const char *parameter, TimestampTz at)
+{
+	if (TIMESTAMP_NOT_FINITE(at))
+		ub_value_error(UB_PLACE_PARAMETER, parameter,
+					   ERRCODE_INVALID_PARAMETER_VALUE, "is not finite", NULL);
+	if (at < RANGE_FIRST || at > RANGE_LAST)
+		ub_value_error(UB_PLACE_PARAMETER, parameter,
+					   ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is less than 180 days from the first or the last time that there is",
+					   NULL);
+	return hour_up(at);
+}
+
 static TimestampTz
 range_time(const char *parameter, UbSlice text, const UbAccount *account)
 {
 	TimestampTz at;
 
 	if (ub_slice_is(text, LAST_BILL_DATE))
-		return range_last_bill(account);
+		return range_end(parameter, range_last_bill(account));
 	if (!ub_value_time_or_date(text, &at))
 		ub_value_error(
 			UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_DATETIME_FORMAT,
@@ -57,7 +79,7 @@ range_time(const char *parameter, UbSlice text, const UbAccount *account)
 				"is \"%s\"; allowed are YYYY-MM-DD HH:00:00, YYYY-MM-DD, an RFC 3339 time and last_bill_date",
 				ub_clip(text.data, text.len)),
 			"Times without an offset are UTC.");
-	return hour_up(at);
+	return range_end(parameter, at);
 }
 
 /*
@@ -100,20 +122,11 @@ ub_range_of_trend(UbRange *range, UbSlice from, UbSlice to,
 	if (to.len > 0)
 		range->to = range_time("to", to, account);
 	range_complete(range, from.len > 0, to.len > 0, account);
-	if (range->to - range->from > RANGE_MOST)
+	if (range->from < range->to - RANGE_MOST)
 		ub_value_error(UB_PLACE_PARAMETER, "to", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is more than 90 days after from, %s; allowed are 90 days",
 								ub_range_text(range->from)),
 					   NULL);
-}
-
-static TimestampTz
-series_time(const char *parameter, TimestampTz at)
-{
-	if (TIMESTAMP_NOT_FINITE(at))
-		ub_value_error(UB_PLACE_PARAMETER, parameter,
-					   ERRCODE_INVALID_PARAMETER_VALUE, "is not finite", NULL);
-	return hour_up(at);
 }
 
 /* The range of usage_series, of any length; null is not given. */
@@ -122,9 +135,9 @@ ub_range_of_series(UbRange *range, const TimestampTz *from,
 				   const TimestampTz *to, const UbAccount *account)
 {
 	if (from != NULL)
-		range->from = series_time("from", *from);
+		range->from = range_end("from", *from);
 	if (to != NULL)
-		range->to = series_time("to", *to);
+		range->to = range_end("to", *to);
 	range_complete(range, from != NULL, to != NULL, account);
 }
 
