@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/xact.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
@@ -157,6 +159,44 @@ ub_range_bucket(UbSlice bucket)
 }
 
 /*
+ * Whether this can be the name of a zone in the time zone database. The server
+ * takes rules like XYZ-3 too, any number of them, with the sign the other way
+ * round, and a session keeps each that it was ever asked for. A rule has a digit
+ * in it, and only few names have one.
+ */
+static bool
+zone_is_name(const char *zone)
+{
+	static const char *const with_digits[] = {"CST6CDT", "EST5EDT", "GMT+0", "GMT-0",
+											  "GMT0", "MST7MDT", "PST8PDT"};
+	int hours;
+	char *end;
+
+	if (*zone == ':')
+		return false;
+	if (pg_strncasecmp(zone, "posix/", 6) == 0)
+		zone += 6;
+	if (strpbrk(zone, "0123456789") == NULL)
+		return true;
+	for (int i = 0; i < (int) lengthof(with_digits); i++)
+	{
+		if (pg_strcasecmp(zone, with_digits[i]) == 0)
+			return true;
+	}
+	/* Etc/GMT-14 to Etc/GMT+12 */
+	if (pg_strncasecmp(zone, "Etc/GMT", 7) != 0)
+		return false;
+	zone += 7;
+	if (strcmp(zone, "0") == 0)
+		return true;
+	if ((*zone != '+' && *zone != '-') || !isdigit((unsigned char) zone[1]) ||
+		(zone[1] == '0' && zone[2] != '\0'))
+		return false;
+	hours = strtol(zone, &end, 10);
+	return *end == '\0' && hours >= -14 && hours <= 12;
+}
+
+/*
  * The time zone of usage_series' buckets. Hours are kept in UTC, so in the
  * range the zone must be whole hours away from it.
  */
@@ -171,8 +211,9 @@ ub_range_zone(UbSlice name, const UbRange *range)
 	if (name.len == 0)
 		return cstring_to_text("UTC");
 	copy = pnstrdup(name.data, name.len);
-	zone = pg_tzset(copy);
-	if (zone == NULL)
+	zone = zone_is_name(copy) ? pg_tzset(copy) : NULL;
+	/* a zone that counts leap seconds has no whole hours */
+	if (zone == NULL || !pg_tz_acceptable(zone))
 		ub_value_error(UB_PLACE_PARAMETER, "time_zone", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is \"%s\", which is no time zone", ub_clip(name.data, name.len)),
 					   "Use a name of pg_timezone_names, for example Europe/Berlin.");
