@@ -3,6 +3,9 @@
 #   make && sudo make install     needs only PostgreSQL's server headers (PGXS)
 #   make check                    installs what is missing, lints, tests
 #   make demo                     shows the main job on a throwaway server
+#   make fuzz                     a million hostile documents; SEED=n repeats a run
+#   make check-sanitize           every test with the sanitizers of addresses and of undefined behaviour
+#   make check-valgrind           the core of the tests under valgrind, which it installs
 #   make bench                    compares with what people would write by hand
 #
 # Another server version: make PG_MAJOR=17 ...   or   make PG_CONFIG=/path/pg_config ...
@@ -22,7 +25,7 @@ SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintena
 
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
-	check-pgtap check-tap check-http bench demo
+	check-pgtap check-tap check-http check-sanitize check-valgrind fuzz bench demo
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
@@ -50,6 +53,16 @@ check-regress check-isolation check-pgtap check-tap: check-%: deps
 check-http: deps
 	TEST='040_http_contract 041_gateway' test/run tap
 	tools/check-http
+
+fuzz: deps
+	DOCUMENTS=$${DOCUMENTS:-1000000} TEST=060_fuzz test/run tap
+
+check-sanitize: deps
+	CHECKED=sanitize test/run
+
+check-valgrind:
+	tools/deps valgrind
+	CHECKED=valgrind TEST='main_job errors ledger revert bad_input' test/run regress pgtap
 
 demo: deps
 	tools/demo

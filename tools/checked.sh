@@ -42,14 +42,14 @@ checked_install()
 			asan=$(gcc -print-file-name=libasan.so)
 			in_server gcc -shared -fPIC -Wl,-z,initfirst -o "$tmp/server/asan_first.so" tools/asan_first.c
 			in_server tee "$bindir/postgres" >/dev/null <<-SH
-				#!/bin/sh
+				#!/bin/bash
 				# Leaks: the server leaves its memory to the system when it ends.
 				ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1
 				ASAN_OPTIONS=\$ASAN_OPTIONS:quarantine_size_mb=16:abort_on_error=1:log_path=$CHECKED_REPORTS/address
 				UBSAN_OPTIONS=print_stacktrace=1
 				LD_PRELOAD="$asan $tmp/server/asan_first.so"
 				export ASAN_OPTIONS UBSAN_OPTIONS LD_PRELOAD
-				exec "$real" "\$@"
+				exec -a "\$0" "$real" "\$@"
 			SH
 			;;
 		valgrind)

@@ -165,11 +165,11 @@ FROM (VALUES
 INSERT INTO bad_input_case (name, call, code, detail) VALUES
 ('usages[].created_at: six minutes from now',
  $$SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', '@60', 'amount', 1,
-     'created_at', now() + interval '6 minutes')), billing_id => 'acc_a')$$, '22023', 'usages\[0\]\.created_at'),
+     'created_at', clock_timestamp() + interval '6 minutes')), billing_id => 'acc_a')$$, '22023', 'usages\[0\]\.created_at'),
 ('usages[].created_at: later than usage_billing.max_future',
  $$SET LOCAL usage_billing.max_future = '1s';
    SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', '@60', 'amount', 1,
-     'created_at', now() + interval '1 minute')), billing_id => 'acc_a')$$, '22023', 'usages\[0\]\.created_at');
+     'created_at', clock_timestamp() + interval '1 minute')), billing_id => 'acc_a')$$, '22023', 'usages\[0\]\.created_at');
 
 -- create_usage: measurements of deliveries.
 INSERT INTO bad_input_case (name, call, code, detail)
