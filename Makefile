@@ -62,7 +62,7 @@ check-sanitize: deps
 
 check-valgrind:
 	tools/deps valgrind
-	CHECKED=valgrind TEST='main_job errors ledger revert bad_input' test/run regress pgtap
+	CHECKED=valgrind TEST='main_job errors good_input bad_input every_way_in revert trend guards' test/run regress pgtap
 
 demo: deps
 	tools/demo

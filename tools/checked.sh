@@ -59,7 +59,7 @@ checked_install()
 				case \$1 in
 					--boot | --single | --check | -C | -V | --version) exec "$real" "\$@" ;;
 				esac
-				exec valgrind --quiet --trace-children=no --leak-check=no --track-origins=yes \\
+				exec valgrind --quiet --trace-children=no --leak-check=no \\
 					--num-callers=40 --suppressions=$tmp/project/tools/valgrind.supp \\
 					--xml=yes --xml-file=$CHECKED_REPORTS/valgrind.%p.xml "$real" "\$@"
 			SH
@@ -87,7 +87,8 @@ checked_reports()
 				my %seen;
 				for (map { my $xml = $_; $xml =~ m{<error>.*?</error>}gs } <>)
 				{
-					next unless m{<obj>[^<]*/usage_billing\.so</obj>};
+					# its first stack is where it happened
+					next if m{<kind>Leak_} || !m{<stack>((?:(?!</stack>).)*)</stack>}s || $1 !~ m{/usage_billing\.so</obj>};
 					my ($what) = m{<(?:what|text)>(.*?)</(?:what|text)>}s;
 					my @frames = map { join " ", m{<(?:fn|file|line)>(.*?)</}g } m{<frame>(.*?)</frame>}gs;
 					my $error = join "\n    ", $what, @frames;

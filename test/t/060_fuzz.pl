@@ -52,7 +52,7 @@ sub work
 	open my $psql, '|-', 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-o', '/dev/null', '-d', $node->connstr('fuzz')
 	  or die "psql: $!";
 	binmode $psql;
-	print $psql fuzz_session($worker), $maker->setup;
+	print $psql fuzz_session($worker, $maker->reverts_often), $maker->setup;
 	my $done = 0;
 	for (my $batch = 1; $done < $count; $batch++)
 	{

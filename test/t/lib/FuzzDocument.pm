@@ -21,10 +21,10 @@ my $CLAIMED = '42501 PT404 22023';
 # How often each kind of document comes.
 my @KINDS = (
 	[ 40, 'create_usage' ], [ 4, 'create_usage_other' ], [ 8, 'insert_usage' ], [ 3, 'copy' ], [ 6, 'grant_credits' ], [ 3, 'insert_credit_grant' ],
-	[ 6, 'revert_usage' ], [ 3, 'insert_usage_revert' ], [ 8, 'account_usage_trend' ], [ 3, 'usage_series' ], [ 3, 'account_transactions' ],
+	[ 6, 'revert_usage' ], [ 3, 'insert_usage_revert' ], [ 1, 'insert_wrong_revert' ], [ 4, 'repeated' ], [ 8, 'account_usage_trend' ], [ 3, 'usage_series' ], [ 3, 'account_transactions' ],
 	[ 2, 'balances' ], [ 2, 'claims' ], [ 2, 'create_billing_account' ], [ 1, 'create_project' ], [ 1, 'insert_billing_account' ], [ 0.5, 'insert_project' ],
 	[ 1, 'close_billing_period' ], [ 1, 'set_storage_limits' ], [ 2, 'storage' ], [ 1, 'insert_stored_file' ], [ 0.5, 'insert_storage_snapshot' ],
-	[ 0.5, 'insert_storage_limit' ], [ 0.2, 'track' ], [ 0.005, 'maintain' ]);
+	[ 0.5, 'insert_storage_limit' ], [ 0.2, 'track' ], [ 0.5, 'change_file' ], [ 0.005, 'maintain' ]);
 my $WEIGHT = 0;
 $WEIGHT += $_->[0] for @KINDS;
 
@@ -38,7 +38,10 @@ sub next
 	for (@KINDS)
 	{
 		my ($weight, $kind) = @$_;
-		return $self->$kind if ($at -= $weight) < 0;
+		next if ($at -= $weight) >= 0;
+		my @document = $self->$kind;
+		$self->remember(@document);
+		return @document;
 	}
 }
 
@@ -366,8 +369,22 @@ sub track
 	my @columns = ('org', 'or"g', 'bytes', 'kind', 'length', "\xc3\x9cn\\", 'flag', 'ctid', 'tableoid', 'mArKeR', '', 'org; DROP TABLE x', $text, 'x' x 200);
 
 	return ('untrack_storage', $TRACK, any($table, 'fuzz.some_view', 'pg_class', '0', '-1', '4294967295', 'mArKeR', 'a.b.c.d', '', 'fuzz.""')) if one_in(4);
+	return ('track_storage', '00000 40P01', $table, any('org', 'or"g'), any('bytes', "\xc3\x9cn\\"), @{ any([ undef, 'kind' ], [ "vid'eo", undef ], [ '', '' ], [ undef, undef ]) }, any('length', undef, 'bytes'))
+	  if one_in(3);
 	return ('track_storage', $TRACK, one_in(4) ? any('fuzz.some_view', 'pg_catalog.pg_class', 'document', '0', '-1', 'mArKeR', 'usage_billing.usage_pkey', "\x01") : $table,
 		any(@columns, undef), any(@columns, 'bytes', 'bytes', undef), any(undef, undef, '', 'image', "vid'eo", $text), any(undef, undef, @columns), any(undef, undef, @columns));
+}
+
+# Changes a table that may be tracked, under names and with values that are odd.
+sub change_file
+{
+	my ($self) = @_;
+	my ($org, $org_code) = some_text(255);
+	my ($bytes, $bytes_code) = some_bigint(0, '');
+	my @codes = ('?22003', '?22023', '?40P01', $bytes_code eq '22023' ? '' : $bytes_code);
+
+	return ('change files', expected(@codes), $self->{worker}, any('insert', 'insert', 'insert', 'update', 'delete'), one_in(10) ? undef : $org, one_in(3) ? undef : $self->id, $bytes,
+		any(undef, 'image', 'video', 'text'), any(undef, '12.5 seconds', '-1 year', '178000000 years'), any(undef, 1, '1e-10', 'NaN', 'Infinity', '1e1000'));
 }
 
 # What looks at everything, or makes it anew.

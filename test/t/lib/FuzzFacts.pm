@@ -21,7 +21,7 @@ my %COPY_ESCAPES = ("\\" => '\\\\', "\n" => '\\n', "\r" => '\\r', "\t" => '\\t')
 sub new
 {
 	my ($class, $worker, $directory) = @_;
-	return bless { worker => $worker, directory => $directory, n => 0, usages => [], reverted => [], files => [] }, $class;
+	return bless { worker => $worker, directory => $directory, n => 0, usages => [], reverted => [], known => [], files => [] }, $class;
 }
 
 # What has to be there before: SQL.
@@ -43,6 +43,9 @@ SELECT usage_billing.create_usage('[{"id": "$id", "amount": 5}]', 'f${w}closed')
 UPDATE usage_billing.billing_account SET state = 'closed' WHERE billing_id = 'f${w}closed';
 SQL
 }
+
+# Whether the session has usage_billing.revert_once off.
+sub reverts_often { return $_[0]{worker} % 2 == 0; }
 
 # An id of this document's own.
 sub id
@@ -391,7 +394,12 @@ sub revert_usage
 	else
 	{
 		($usage, $usage_code) = @{ any([ $self->id(7), 'PT404' ], [ undef, '22023' ], [ 'mArKeR', 'c22P02' ]) };
-		($usage, $usage_code) = (any(@{ $self->{reverted} }), '23505') if @{ $self->{reverted} } && one_in(2);
+		if (@{ $self->{reverted} } && one_in(2))
+		{
+			$usage = any(@{ $self->{reverted} });
+			$amount = any(undef, 1);
+			$usage_code = !$self->reverts_often ? '23505' : $amount ? 'UB002' : '22023';
+		}
 	}
 	my $expected = expected($choice_code, $description_code, $user_code, $metadata_code, $id_code, $usage_code, $amount_code);
 	if ($expected eq '00000')
@@ -405,6 +413,17 @@ sub revert_usage
 	}
 	shift @{ $self->{usages} } if @{ $self->{usages} } > 200;
 	return ('revert_usage', $expected, $usage, $amount, @$choice, $id, $description, $user, $metadata);
+}
+
+# A revert of a usage that is there, with something of it told wrong.
+sub insert_wrong_revert
+{
+	my ($self) = @_;
+	my $known = @{ $self->{usages} } ? any(@{ $self->{usages} }) : undef;
+
+	return $self->insert_usage_revert if !$known || $known->{amount} !~ /^[1-9]\d*$/;
+	my ($type, $source, $at) = @{ any([ $known->{type} eq 'credit' ? 'feature' : 'credit', undef, undef ], [ undef, 'mArKeR', undef ], [ undef, undef, '2001-01-01 00:00:00+00' ]) };
+	return ('insert usage_revert', '22023', "f$self->{worker}", $known->{id}, 1, $self->id, undef, undef, undef, $type, $source, $at, undef, undef);
 }
 
 # Reverts of usages that aren't there, which say themselves what they take back.
@@ -427,6 +446,33 @@ sub insert_usage_revert
 	return ('insert usage_revert',
 		expected($amount_code, $description_code, $metadata_code, $source_code, $at_code, $measures_code, $events_code, $type_code),
 		"f$self->{worker}", $self->id(9), $amount, $self->id, $description, $metadata, undef, $type, $source, $at, $events, $measures);
+}
+
+# Where the description stands in the arguments of what can be repeated.
+my %DESCRIPTION = (create_usage => undef, grant_credits => 6, revert_usage => 6, 'insert usage' => 5, 'insert credit_grant' => 4, 'insert usage_revert' => 4);
+
+# Keeps a document that is sure to be accepted, so that it can be sent again.
+sub remember
+{
+	my ($self, $target, $expected, @arguments) = @_;
+
+	return if $expected ne '00000' || !exists $DESCRIPTION{$target} || !one_in(10);
+	push @{ $self->{known} }, [ $target, @arguments ];
+	shift @{ $self->{known} } if @{ $self->{known} } > 100;
+	return;
+}
+
+# A document that came before, as it was or with another description.
+sub repeated
+{
+	my ($self) = @_;
+
+	return $self->create_usage_other unless @{ $self->{known} };
+	my ($target, @arguments) = @{ any(@{ $self->{known} }) };
+	my $place = $DESCRIPTION{$target};
+	return ($target, '00000', @arguments) if !defined $place || one_in(2);
+	$arguments[$place] = 'mArKeR repeats ' . $self->{n};
+	return ($target, '23505', @arguments);
 }
 
 1;

@@ -31,7 +31,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
 	stage text := 'c';
 	j jsonb; u uuid; u2 uuid; i bigint; i2 bigint; i3 bigint; k int; o oid; b boolean; t timestamptz; t2 timestamptz;
-	d date; x numeric; y usage_billing.usage_type; s smallint; m bigint[]; answer jsonb; c1 name; c2 name; c3 name; c4 name;
+	d date; x numeric; y usage_billing.usage_type; s smallint; m bigint[]; answer jsonb; c1 name; c2 name; c3 name; c4 name; r fuzz.kind; v interval;
 BEGIN
 	stored := 0;
 	outcome := '00000';
@@ -91,6 +91,7 @@ BEGIN
 		PERFORM set_config('request.jwt.claims', a[1], true);
 		stage := '';
 		answer := usage_billing.account_balance(a[2], a[3], a[4]);
+		PERFORM usage_billing.request_org(), usage_billing.request_accounts();
 	WHEN 'create_billing_account' THEN
 		i := a[3]; b := a[4]; j := a[5]; stage := '';
 		PERFORM usage_billing.create_billing_account(a[1], a[2], i, b, j);
@@ -138,6 +139,13 @@ BEGIN
 	WHEN 'untrack_storage' THEN
 		o := a[1]::regclass; stage := '';
 		PERFORM usage_billing.untrack_storage(o);
+	WHEN 'change files' THEN
+		u := a[4]; i := a[5]; r := a[6]; v := a[7]; x := a[8]; stage := '';
+		CASE a[2]
+		WHEN 'insert' THEN EXECUTE format('INSERT INTO fuzz.files_%s VALUES ($1, $2, $3, $4, $5, $6)', a[1]) USING a[3], u, i, r, v, x;
+		WHEN 'update' THEN EXECUTE format('UPDATE fuzz.files_%s SET org = $1, bytes = $2, length = $3', a[1]) USING a[3], i, v;
+		WHEN 'delete' THEN EXECUTE format('DELETE FROM fuzz.files_%s', a[1]);
+		END CASE;
 	WHEN 'verify' THEN
 		stage := '';
 		SELECT count(*) INTO i FROM usage_billing.verify(a[1]);
@@ -183,15 +191,18 @@ SQL
 # What a session runs first.
 sub fuzz_session
 {
-	my ($worker) = @_;
+	my ($worker, $often) = @_;
 	my $columns = join ', ', map { "a$_ text" } 1 .. $FUZZ_COLUMNS;
+	my $once = $often ? 'off' : 'on';
 
 	return <<"SQL";
 SET client_min_messages = error;
 SET statement_timeout = '5min';
 SET temp_buffers = '1MB';
+LOAD 'usage_billing';
+SET usage_billing.revert_once = $once;
 CREATE TEMP TABLE document (n int, target text, expected text, $columns);
-CREATE TABLE fuzz.files_$worker (org text, "or""g" uuid, bytes fuzz.size, kind fuzz.kind, length interval, "Ãn\\" numeric, flag boolean);
+CREATE TABLE fuzz.files_$worker (org text, "or""g" uuid, bytes fuzz.size, kind fuzz.kind, length interval, "\xc3\x9cn\\" numeric, flag boolean);
 SQL
 }
 
