@@ -135,7 +135,8 @@ value_scalar_bytes(JsonbValue *value)
 	switch (value->type)
 	{
 		case jbvString:
-			return value_string_bytes(value->val.string.val, value->val.string.len);
+			return value_string_bytes(value->val.string.val,
+									  value->val.string.len);
 		case jbvNumeric:
 			text = DatumGetCString(DirectFunctionCall1(
 				numeric_out, NumericGetDatum(value->val.numeric)));
@@ -175,7 +176,8 @@ value_prints_longer(JsonbContainer *object, int limit)
 				bytes += 2 + 2 * (int64) Max(value.val.object.nPairs - 1, 0);
 				break;
 			case WJB_KEY:
-				bytes += value_string_bytes(value.val.string.val, value.val.string.len) +
+				bytes += value_string_bytes(value.val.string.val,
+											value.val.string.len) +
 					strlen(": ");
 				break;
 			case WJB_ELEM:

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # The server under a checker, for tools/server.sh. CHECKED chooses:
 #   sanitize   the extension is built with AddressSanitizer and
 #              UndefinedBehaviorSanitizer, and the server gets their runtime
