@@ -3,6 +3,9 @@
 #   make && sudo make install     needs only PostgreSQL's server headers (PGXS)
 #   make check                    installs what is missing, lints, tests
 #   make demo                     shows the main job on a throwaway server
+#   make fuzz                     a million hostile documents; SEED=n repeats a run
+#   make check-sanitize           every test with the sanitizers of addresses and of undefined behaviour
+#   make check-valgrind           the core of the tests under valgrind, which it installs
 #   make bench                    compares with what people would write by hand
 #   make check-versions           runs the tests for every PostgreSQL that Debian has
 #   make freeze                   keeps the scripts of this version for good
@@ -28,7 +31,7 @@ UPDATE_ROOMS = 90_comments
 
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
-	check-pgtap check-escrow check-tap check-http check-versions bench demo
+	check-pgtap check-escrow check-tap check-http check-versions check-sanitize check-valgrind fuzz bench demo
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
@@ -59,6 +62,16 @@ check-http: deps
 
 check-versions:
 	tools/check-versions
+
+fuzz: deps
+	DOCUMENTS=$${DOCUMENTS:-1000000} TEST=060_fuzz test/run tap
+
+check-sanitize: deps
+	CHECKED=sanitize test/run
+
+check-valgrind: deps
+	tools/deps valgrind
+	CHECKED=valgrind TEST='main_job errors good_input bad_input every_way_in revert trend guards' test/run regress pgtap
 
 demo: deps
 	tools/demo

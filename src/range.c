@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/xact.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
@@ -13,7 +15,14 @@
 #include "errors.h"
 #include "range.h"
 
-#define RANGE_MOST	   (90 * USECS_PER_DAY)
+#define RANGE_MOST (90 * USECS_PER_DAY)
+
+/*
+ * Ranges keep away from the ends of time, so that what is reckoned from their
+ * own ends, up to the next buckets, is a time too.
+ */
+#define RANGE_FIRST	   (MIN_TIMESTAMP + 2 * RANGE_MOST)
+#define RANGE_LAST	   (END_TIMESTAMP - 2 * RANGE_MOST)
 #define LAST_BILL_DATE "last_bill_date"
 
 /* The hour at or after a time. */
@@ -43,13 +52,28 @@ range_end_of_today(void)
 	return now - (rest < 0 ? rest + USECS_PER_DAY : rest) + USECS_PER_DAY;
 }
 
+/* An end of a range, rounded up to the hour. */
+static TimestampTz
+range_end(const char *parameter, TimestampTz at)
+{
+	if (TIMESTAMP_NOT_FINITE(at))
+		ub_value_error(UB_PLACE_PARAMETER, parameter,
+					   ERRCODE_INVALID_PARAMETER_VALUE, "is not finite", NULL);
+	if (at < RANGE_FIRST || at > RANGE_LAST)
+		ub_value_error(UB_PLACE_PARAMETER, parameter,
+					   ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is less than 180 days from the first or the last time that there is",
+					   NULL);
+	return hour_up(at);
+}
+
 static TimestampTz
 range_time(const char *parameter, UbSlice text, const UbAccount *account)
 {
 	TimestampTz at;
 
 	if (ub_slice_is(text, LAST_BILL_DATE))
-		return range_last_bill(account);
+		return range_end(parameter, range_last_bill(account));
 	if (!ub_value_time_or_date(text, &at))
 		ub_value_error(
 			UB_PLACE_PARAMETER, parameter, ERRCODE_INVALID_DATETIME_FORMAT,
@@ -57,7 +81,7 @@ range_time(const char *parameter, UbSlice text, const UbAccount *account)
 				"is \"%s\"; allowed are YYYY-MM-DD HH:00:00, YYYY-MM-DD, an RFC 3339 time and last_bill_date",
 				ub_clip(text.data, text.len)),
 			"Times without an offset are UTC.");
-	return hour_up(at);
+	return range_end(parameter, at);
 }
 
 /*
@@ -100,20 +124,11 @@ ub_range_of_trend(UbRange *range, UbSlice from, UbSlice to,
 	if (to.len > 0)
 		range->to = range_time("to", to, account);
 	range_complete(range, from.len > 0, to.len > 0, account);
-	if (range->to - range->from > RANGE_MOST)
+	if (range->from < range->to - RANGE_MOST)
 		ub_value_error(UB_PLACE_PARAMETER, "to", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is more than 90 days after from, %s; allowed are 90 days",
 								ub_range_text(range->from)),
 					   NULL);
-}
-
-static TimestampTz
-series_time(const char *parameter, TimestampTz at)
-{
-	if (TIMESTAMP_NOT_FINITE(at))
-		ub_value_error(UB_PLACE_PARAMETER, parameter,
-					   ERRCODE_INVALID_PARAMETER_VALUE, "is not finite", NULL);
-	return hour_up(at);
 }
 
 /* The range of usage_series, of any length; null is not given. */
@@ -122,9 +137,9 @@ ub_range_of_series(UbRange *range, const TimestampTz *from,
 				   const TimestampTz *to, const UbAccount *account)
 {
 	if (from != NULL)
-		range->from = series_time("from", *from);
+		range->from = range_end("from", *from);
 	if (to != NULL)
-		range->to = series_time("to", *to);
+		range->to = range_end("to", *to);
 	range_complete(range, from != NULL, to != NULL, account);
 }
 
@@ -144,6 +159,44 @@ ub_range_bucket(UbSlice bucket)
 }
 
 /*
+ * Whether this can be the name of a zone in the time zone database. The server
+ * takes rules like XYZ-3 too, any number of them, with the sign the other way
+ * round, and a session keeps each that it was ever asked for. A rule has a digit
+ * in it, and only few names have one.
+ */
+static bool
+zone_is_name(const char *zone)
+{
+	static const char *const with_digits[] = {"CST6CDT", "EST5EDT", "GMT+0", "GMT-0",
+											  "GMT0", "MST7MDT", "PST8PDT"};
+	int hours;
+	char *end;
+
+	if (*zone == ':')
+		return false;
+	if (pg_strncasecmp(zone, "posix/", 6) == 0)
+		zone += 6;
+	if (strpbrk(zone, "0123456789") == NULL)
+		return true;
+	for (int i = 0; i < (int) lengthof(with_digits); i++)
+	{
+		if (pg_strcasecmp(zone, with_digits[i]) == 0)
+			return true;
+	}
+	/* Etc/GMT-14 to Etc/GMT+12 */
+	if (pg_strncasecmp(zone, "Etc/GMT", 7) != 0)
+		return false;
+	zone += 7;
+	if (strcmp(zone, "0") == 0)
+		return true;
+	if ((*zone != '+' && *zone != '-') || !isdigit((unsigned char) zone[1]) ||
+		(zone[1] == '0' && zone[2] != '\0'))
+		return false;
+	hours = strtol(zone, &end, 10);
+	return *end == '\0' && hours >= -14 && hours <= 12;
+}
+
+/*
  * The time zone of usage_series' buckets. Hours are kept in UTC, so in the
  * range the zone must be whole hours away from it.
  */
@@ -158,8 +211,9 @@ ub_range_zone(UbSlice name, const UbRange *range)
 	if (name.len == 0)
 		return cstring_to_text("UTC");
 	copy = pnstrdup(name.data, name.len);
-	zone = pg_tzset(copy);
-	if (zone == NULL)
+	zone = zone_is_name(copy) ? pg_tzset(copy) : NULL;
+	/* a zone that counts leap seconds has no whole hours */
+	if (zone == NULL || !pg_tz_acceptable(zone))
 		ub_value_error(UB_PLACE_PARAMETER, "time_zone", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is \"%s\", which is no time zone", ub_clip(name.data, name.len)),
 					   "Use a name of pg_timezone_names, for example Europe/Berlin.");

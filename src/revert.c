@@ -127,6 +127,9 @@ revert_check(UbPlace place, Datum *values, bool *nulls)
 						  UB_ID_BYTES);
 	ub_fact_check_metadata(place, values, nulls, REVERT_METADATA);
 	ub_fact_check_time(place, "created_at", values, nulls, REVERT_CREATED_AT);
+	ub_value_check_length(place, "usage_source",
+						  ub_fact_text(values, nulls, REVERT_USAGE_SOURCE),
+						  UB_ID_BYTES);
 	ub_fact_check_time(place, "usage_at", values, nulls, REVERT_USAGE_AT);
 	for (int i = 0; i < UB_MEASURES; i++)
 	{
@@ -159,8 +162,15 @@ revert_complete(Datum *values, bool *nulls)
 	ub_fact_default_metadata(values, nulls, REVERT_METADATA);
 	ub_fact_empty_is_null(values, nulls, REVERT_USAGE_SOURCE);
 	if (!nulls[REVERT_USAGE_SOURCE])
-		values[REVERT_USAGE_SOURCE] = PointerGetDatum(
-			ub_value_lower(ub_fact_text(values, nulls, REVERT_USAGE_SOURCE)));
+	{
+		text *source = ub_value_lower(
+			ub_fact_text(values, nulls, REVERT_USAGE_SOURCE));
+
+		/* in lower case it may have more bytes */
+		ub_value_check_length(UB_PLACE_TABLE("usage_revert"), "usage_source",
+							  ub_value_slice(source), UB_ID_BYTES);
+		values[REVERT_USAGE_SOURCE] = PointerGetDatum(source);
+	}
 }
 
 /*

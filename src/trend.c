@@ -267,7 +267,8 @@ series_trunc(const Series *series, TimestampTz at)
 static void
 series_check_length(const Series *series, const UbRange *range)
 {
-	int64 hours = (range->to - range->from) / USECS_PER_HOUR;
+	/* each by itself: the ends may be further apart than int64 can tell */
+	int64 hours = range->to / USECS_PER_HOUR - range->from / USECS_PER_HOUR;
 	int64 buckets = series->by_hour ? hours : hours / HOURS_PER_DAY;
 
 	if (series->source.len > 0 && buckets > SERIES_MOST_BUCKETS)

@@ -107,25 +107,100 @@ ub_value_check_length(UbPlace place, const char *field, UbSlice value,
 					   NULL);
 }
 
+/* How many bytes a string takes as JSON. */
+static int64
+value_string_bytes(const char *text, int len)
+{
+	int64 bytes = 2 + (int64) len;
+
+	for (int i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) text[i];
+
+		if (c == '"' || c == '\\' || c == '\b' || c == '\f' || c == '\n' ||
+			c == '\r' || c == '\t')
+			bytes++;
+		else if (c < ' ')
+			bytes += 5; /* \u001f */
+	}
+	return bytes;
+}
+
+static int64
+value_scalar_bytes(JsonbValue *value)
+{
+	char *text;
+	int64 bytes;
+
+	switch (value->type)
+	{
+		case jbvString:
+			return value_string_bytes(value->val.string.val,
+									  value->val.string.len);
+		case jbvNumeric:
+			text = DatumGetCString(DirectFunctionCall1(
+				numeric_out, NumericGetDatum(value->val.numeric)));
+			bytes = strlen(text);
+			pfree(text);
+			return bytes;
+		case jbvBool:
+			return value->val.boolean ? strlen("true") : strlen("false");
+		default:
+			return strlen("null");
+	}
+}
+
+/*
+ * Whether the object's text, as jsonb prints it, has more bytes than limit. It
+ * is not printed for that: a few bytes can stand for a number of 130,000 digits,
+ * so there may be too much of it.
+ */
+static bool
+value_prints_longer(JsonbContainer *object, int limit)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue value;
+	int64 bytes = 0;
+
+	while (bytes <= limit &&
+		   (token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	{
+		switch (token)
+		{
+			/* brackets and the ", " between what they hold */
+			case WJB_BEGIN_ARRAY:
+				bytes += 2 + 2 * (int64) Max(value.val.array.nElems - 1, 0);
+				break;
+			case WJB_BEGIN_OBJECT:
+				bytes += 2 + 2 * (int64) Max(value.val.object.nPairs - 1, 0);
+				break;
+			case WJB_KEY:
+				bytes += value_string_bytes(value.val.string.val,
+											value.val.string.len) +
+					strlen(": ");
+				break;
+			case WJB_ELEM:
+			case WJB_VALUE:
+				bytes += value_scalar_bytes(&value);
+				break;
+			default:
+				break;
+		}
+	}
+	return bytes > limit;
+}
+
 /* metadata must be an object whose text is not too long. */
 void
 ub_value_check_metadata(UbPlace place, JsonbContainer *metadata, int len)
 {
-	char *printed;
-	int printed_len;
-
 	if (!JsonContainerIsObject(metadata))
 		ub_value_error(place, "metadata", ERRCODE_INVALID_PARAMETER_VALUE,
 					   "is not a JSON object", NULL);
-	if (JsonContainerSize(metadata) == 0)
-		return;
-	printed = JsonbToCString(NULL, metadata, len);
-	printed_len = strlen(printed);
-	pfree(printed);
-	if (printed_len > UB_METADATA_BYTES)
+	if (value_prints_longer(metadata, UB_METADATA_BYTES))
 		ub_value_error(place, "metadata", ERRCODE_INVALID_PARAMETER_VALUE,
-					   psprintf("has %d bytes as text; the most is %d",
-								printed_len, UB_METADATA_BYTES),
+					   psprintf("has more than %d bytes as text", UB_METADATA_BYTES),
 					   NULL);
 }
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # The server under a checker, for tools/server.sh. CHECKED chooses:
 #   sanitize   the extension is built with AddressSanitizer and
 #              UndefinedBehaviorSanitizer, and the server gets their runtime
@@ -42,14 +42,14 @@ checked_install()
 			asan=$(gcc -print-file-name=libasan.so)
 			in_server gcc -shared -fPIC -Wl,-z,initfirst -o "$tmp/server/asan_first.so" tools/asan_first.c
 			in_server tee "$bindir/postgres" >/dev/null <<-SH
-				#!/bin/sh
+				#!/bin/bash
 				# Leaks: the server leaves its memory to the system when it ends.
 				ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1
 				ASAN_OPTIONS=\$ASAN_OPTIONS:quarantine_size_mb=16:abort_on_error=1:log_path=$CHECKED_REPORTS/address
 				UBSAN_OPTIONS=print_stacktrace=1
 				LD_PRELOAD="$asan $tmp/server/asan_first.so"
 				export ASAN_OPTIONS UBSAN_OPTIONS LD_PRELOAD
-				exec "$real" "\$@"
+				exec -a "\$0" "$real" "\$@"
 			SH
 			;;
 		valgrind)
@@ -59,7 +59,7 @@ checked_install()
 				case \$1 in
 					--boot | --single | --check | -C | -V | --version) exec "$real" "\$@" ;;
 				esac
-				exec valgrind --quiet --trace-children=no --leak-check=no --track-origins=yes \\
+				exec valgrind --quiet --trace-children=no --leak-check=no \\
 					--num-callers=40 --suppressions=$tmp/project/tools/valgrind.supp \\
 					--xml=yes --xml-file=$CHECKED_REPORTS/valgrind.%p.xml "$real" "\$@"
 			SH
@@ -87,7 +87,8 @@ checked_reports()
 				my %seen;
 				for (map { my $xml = $_; $xml =~ m{<error>.*?</error>}gs } <>)
 				{
-					next unless m{<obj>[^<]*/usage_billing\.so</obj>};
+					# its first stack is where it happened
+					next if m{<kind>Leak_} || !m{<stack>((?:(?!</stack>).)*)</stack>}s || $1 !~ m{/usage_billing\.so</obj>};
 					my ($what) = m{<(?:what|text)>(.*?)</(?:what|text)>}s;
 					my @frames = map { join " ", m{<(?:fn|file|line)>(.*?)</}g } m{<frame>(.*?)</frame>}gs;
 					my $error = join "\n    ", $what, @frames;

@@ -160,6 +160,8 @@ FROM (VALUES
 ) AS c (field, name, v)
 CROSS JOIN (VALUES ('usage'), ('credit_grant'), ('usage_revert')) AS f (fact)
 WHERE NOT (fact = 'usage_revert' AND field = 'source');
+SELECT ub_test.fails($$INSERT INTO usage_billing.usage_revert (billing_id, usage_id, amount, usage_type, usage_source, usage_at, usage_events)
+	VALUES ('acc_b', ub_test.id(90), 1, 'credit', repeat('x', 256), now(), 1)$$, '22023', 'usage_source', 'a revert without its usage: source of 256 bytes');
 SELECT ub_test.fails(format('INSERT INTO usage_billing.%s VALUES (%s)', t, v), '22023', 'amount', format('%s: amount %s', t, v))
 FROM (VALUES
 	('usage (billing_id, id, amount)', $$'acc_b', ub_test.id(90), -98765$$),

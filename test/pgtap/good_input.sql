@@ -119,6 +119,18 @@ SELECT is(usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', 
 	'metadata', jsonb_build_object('k', repeat('x', 65527)))), billing_id => 'acc_a'), ub_test.result(1, 0, 894), 'texts as long as they may be');
 SELECT is((octet_length(u.source), octet_length(u.user_id), octet_length(u.description), octet_length(u.metadata::text))::text, '(255,254,4096,65536)',
 	'they are stored whole') FROM ub_test.stored(14) u;
+-- Metadata is as long as its text, whatever is in it.
+CREATE FUNCTION ub_test.long(bytes int) RETURNS jsonb
+LANGUAGE sql AS $$
+	SELECT jsonb_build_object('k', repeat('x', bytes - octet_length(jsonb_build_object('k', '', 'more', more)::text)), 'more', more)
+	FROM (SELECT jsonb_build_array(E'"\\\b\f\n\r\t\u0001\u001f\u007f é\u2028', '', -1.50, 1e30, 1e-20, 0, true, false, NULL, '{}'::jsonb, '[]'::jsonb,
+		'{"": {"a": [1, [2, 3]], "b": {}}, "\"\n": null}'::jsonb) AS more) m
+$$;
+SELECT is(octet_length(ub_test.long(65536)::text), 65536, 'metadata with everything in it that JSON has');
+SELECT is(usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', ub_test.id(97), 'amount', 0, 'metadata', ub_test.long(65536))), billing_id => 'acc_a') ->> 'created', '1',
+	'of 65,536 bytes is accepted');
+SELECT ub_test.fails(format('SELECT usage_billing.create_usage(%L, billing_id => %L)',
+	jsonb_build_array(jsonb_build_object('id', ub_test.id(98), 'amount', 0, 'metadata', ub_test.long(65537))), 'acc_a'), '22023', 'metadata.*65536', 'of 65,537 bytes is refused');
 
 -- Features.
 SELECT is(ub_test.create('[{"id": "@15", "amount": 5000, "type": "feature", "source": "images"}]'), ub_test.result(1, 0, 894),

@@ -82,10 +82,26 @@ SELECT ub_test.fails(format($$SELECT ub_test.series('2024-03-01 00:00:00Z', '202
 FROM unnest('{mArKeR,minute,second,quarter,year,decade,Hour,HOUR,hours,days," day","day "}'::text[]) bucket;
 SELECT ub_test.fails(format($$SELECT ub_test.series('2024-03-01 00:00:00Z', '2024-03-02 00:00:00Z', 'day', %L)$$, zone), '22023', '^time_zone ', 'time_zone: ' || zone)
 FROM unnest(ARRAY['mArKeR', 'Europe/mArKeR', 'Europe', 'Europe/', '/', '../UTC', 'Europe/Berlin ', 'local time', repeat('z', 300)]) zone;
+-- Rules instead of names: there is no end of them, and their sign is the other way round.
+SELECT ub_test.fails(format($$SELECT ub_test.series('2024-03-01 00:00:00Z', '2024-03-02 00:00:00Z', 'day', %L)$$, zone), '22023', '^time_zone ', 'no name of a zone: ' || zone)
+FROM unnest(ARRAY['UTC+3', 'GMT+5', 'X-1', 'CET-1CEST', 'XYZ-3ABC,M3.2.0,M11.1.0', '<+13>-13', '+02', '-3', 'Etc/GMT+13', 'Etc/GMT-15', 'Etc/GMT+01', 'Etc/GMT+1:00', ':UTC', 'right/UTC']) zone;
+SELECT is(ub_test.series('2024-03-01 00:00:00Z', '2024-03-02 00:00:00Z', 'hour', name), ub_test.series('2024-03-01 00:00:00Z', '2024-03-02 00:00:00Z'), 'a name of a zone: ' || name)
+FROM known_zone WHERE name ~ '[0-9]' AND name !~ 'SystemV|right/';
 SELECT CASE WHEN EXISTS (SELECT FROM known_zone WHERE name = zone)
 	THEN ub_test.fails(format($$SELECT ub_test.series('2024-07-01 00:00:00Z', '2024-07-02 00:00:00Z', %L, %L)$$, bucket, zone), '0A000', zone, format('by %s in %s: not whole hours', bucket, zone))
 	ELSE skip(zone || ' is not in this server''s time zones', 1) END
 FROM (VALUES ('Asia/Kolkata', 'day'), ('Asia/Kolkata', 'hour'), ('Asia/Kathmandu', 'day'), ('Australia/Adelaide', 'week'), ('America/St_Johns', 'month'), ('Australia/Lord_Howe', 'day'), ('Asia/Yangon', 'day')) AS c (zone, bucket);
+
+-- The ends of time, further apart than a bigint can tell in microseconds.
+SELECT ub_test.fails(format($$SELECT count(*) FROM usage_billing.usage_series(%L, %L, %L, source => 'x', billing_id => 'chart')$$, "from", "to", bucket), '22023', detail,
+	format('%s to %s by %s', "from", "to", bucket))
+FROM (VALUES ('4713-06-01 BC', '294276-06-01', '^to .*buckets'), ('4714-11-24 BC', '2024-01-01', '^from .*180 days'), ('2024-01-01', '294276-12-31 23:59:59', '^to .*180 days'),
+	('294276-12-31', NULL, '^from .*180 days'), (NULL, '4714-11-25 BC', '^to .*180 days'), ('-infinity', NULL, '^from .*finite'), (NULL, 'infinity', '^to .*finite')) AS c ("from", "to", detail),
+	unnest('{hour,day,month}'::text[]) bucket;
+INSERT INTO usage_billing.usage (billing_id, id, amount, created_at) VALUES ('other', ub_test.id(70), 1, '294276-12-31 23:59:59.999999Z'), ('other', ub_test.id(71), 2, '4714-11-24 00:00:00Z BC');
+SELECT is(ub_test.series('4713-06-01 00:00:00Z BC', '294276-06-01 00:00:00Z', bucket, account => 'other'), ub_test.series('2024-03-01 00:00:00Z', '2024-04-01 00:00:00Z', bucket, account => 'other'),
+	format('usage at the ends of time is in no range, by %s', bucket))
+FROM unnest('{hour,day,week,month}'::text[]) bucket;
 
 -- ---------------------------------------------------------------------------
 -- Days of 23 and 25 hours. "steady" has one usage in every hour, so that a

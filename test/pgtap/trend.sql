@@ -200,6 +200,13 @@ SELECT ub_test.fails(format('SELECT ub_test.range(%L, %L, %L)', 'shape', "from",
 FROM (VALUES ('2024-01-01', '2024-03-31 01:00:00', 'to.*90 days'), ('2024-01-01', '2024-03-31 00:00:01', 'to.*90 days'), ('2024-01-01', '2099-01-01', 'to.*90 days'),
 	('2024-01-01 10:00:01', '2024-01-01 11:00:00', 'from.*to'), ('2024-01-01 10:00:01', '2024-01-01 10:30:00', 'from.*to'), ('2024-01-01', '2024-01-01T00:00:00+01:00', 'from.*to')) AS c ("from", "to", detail);
 
+-- A last billing date that was loaded may lie anywhere.
+INSERT INTO usage_billing.billing_account (billing_id, org_id, last_billed_at) VALUES ('far_ahead', 'org_ahead', '294276-12-31 23:59:59Z'), ('far_back', 'org_back', '4714-11-24 00:00:00Z BC');
+SELECT ub_test.fails(format('SELECT ub_test.range(%L, %L, %L)', account, "from", "to"), '22023', detail, format('%s: %s to %s', account, "from", "to"))
+FROM (VALUES ('far_ahead', '0001-01-01', 'last_bill_date', '^to .*180 days'), ('far_ahead', 'last_bill_date', NULL, '^from .*180 days'), ('far_back', NULL, 'last_bill_date', '^to .*180 days'),
+	('far_back', 'last_bill_date', '9999-12-31', '^from .*180 days'), ('shape', '0001-01-01', '9999-12-31', 'to.*90 days')) AS c (account, "from", "to", detail);
+SELECT is(ub_test.range(account), ub_test.range('long_ago'), account || ': without from and to, the last 90 days') FROM unnest('{far_ahead,far_back}'::text[]) account;
+
 -- What is no time.
 SELECT ub_test.fails(format('SELECT usage_billing.account_usage_trend("%s" => %L, billing_id => %L)', parameter, given, 'shape'), '22007',
 	'^' || parameter || ' .*YYYY-MM-DD HH:00:00.*last_bill_date', format('%s = %s', parameter, given))

@@ -136,6 +136,7 @@ FROM (VALUES
 	('metadata', 'true', 'true', '22023', NULL),
 	('metadata', 'array', '[{"k": 1}]', '22023', NULL),
 	('metadata', '65,537 bytes', format('{"k": "%s"}', repeat('x', 65528)), '22023', NULL),
+	('metadata', '20,000 numbers of 130,000 digits', '{"k": [1e131071' || repeat(', 1e131071', 19999) || ']}', '22023', '65536 bytes'),
 	('metadata', 'fewer characters than bytes', format('{"k": "%s"}', repeat('é', 32764)), '22023', NULL),
 	('customer_id', 'number', '98765', '22023', NULL),
 	('customer_id', 'unknown account', '"mArKeR"', '22023', 'mArKeR'),
@@ -164,11 +165,11 @@ FROM (VALUES
 INSERT INTO bad_input_case (name, call, code, detail) VALUES
 ('usages[].created_at: six minutes from now',
  $$SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', '@60', 'amount', 1,
-     'created_at', now() + interval '6 minutes')), billing_id => 'acc_a')$$, '22023', 'usages\[0\]\.created_at'),
+     'created_at', clock_timestamp() + interval '6 minutes')), billing_id => 'acc_a')$$, '22023', 'usages\[0\]\.created_at'),
 ('usages[].created_at: later than usage_billing.max_future',
  $$SET LOCAL usage_billing.max_future = '1s';
    SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', '@60', 'amount', 1,
-     'created_at', now() + interval '1 minute')), billing_id => 'acc_a')$$, '22023', 'usages\[0\]\.created_at');
+     'created_at', clock_timestamp() + interval '1 minute')), billing_id => 'acc_a')$$, '22023', 'usages\[0\]\.created_at');
 
 -- create_usage: measurements of deliveries.
 INSERT INTO bad_input_case (name, call, code, detail)
