@@ -267,6 +267,18 @@ usage_complete(Datum *values, bool *nulls, UbUsageItem *item)
 	usage_set_text(values, nulls, USAGE_USER_ID, item->user_id);
 }
 
+/* Whether a row says all that is stored, in its stored form. */
+static bool
+usage_is_complete(Datum *values, bool *nulls, const UbUsageItem *item)
+{
+	return !nulls[USAGE_TYPE] && !nulls[USAGE_METADATA] &&
+		!nulls[USAGE_CREATED_AT] && !nulls[USAGE_UPDATED_AT] &&
+		!nulls[USAGE_SOURCE] &&
+		item->source.data == VARDATA_ANY(DatumGetPointer(values[USAGE_SOURCE])) &&
+		(nulls[USAGE_DESCRIPTION] || item->description.len > 0) &&
+		(nulls[USAGE_USER_ID] || item->user_id.len > 0);
+}
+
 /*
  * Trigger, before each row: completes and checks a usage; one that is stored
  * already is passed over.
@@ -299,6 +311,8 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 	if (usage_is_stored(trigger->tg_relation, values[USAGE_BILLING_ID],
 						values[USAGE_ID], &item))
 		return PointerGetDatum(NULL);
+	if (usage_is_complete(values, nulls, &item))
+		return PointerGetDatum(trigger->tg_trigtuple);
 	usage_complete(values, nulls, &item);
 	return PointerGetDatum(ub_fact_tuple(trigger, values, nulls));
 }
