@@ -15,10 +15,13 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/sysattr.h"
+#include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "storage/lmgr.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
@@ -40,6 +43,15 @@ typedef struct Admission
 	bool has_balance;
 	bool fold;
 } Admission;
+
+/* What reading the tables needs. */
+typedef struct AdmissionTables
+{
+	Relation balance;
+	Relation balance_key;
+	Relation delta;
+	Relation delta_key;
+} AdmissionTables;
 
 /* Reads the account as of now, also in REPEATABLE READ. */
 static void
@@ -170,14 +182,29 @@ admission_by_tables(Admission *admission, int128 *in_flight)
 	return admitted;
 }
 
-/* Takes what reading the tables needs, before the account is locked. */
+/*
+ * Opens what reading the tables needs, before the account is locked. It stays
+ * open: to open a table for the first time reads catalogs, for which a session
+ * may have to wait.
+ */
 static void
-admission_lock_tables(void)
+admission_open_tables(AdmissionTables *tables)
 {
-	LockRelationOid(ub_catalog()->credit_balance, AccessShareLock);
-	LockRelationOid(ub_catalog()->credit_balance_pkey, AccessShareLock);
-	LockRelationOid(ub_catalog()->usage_delta, AccessShareLock);
-	LockRelationOid(ub_catalog()->usage_delta_key, AccessShareLock);
+	tables->balance = table_open(ub_catalog()->credit_balance, AccessShareLock);
+	tables->balance_key = index_open(ub_catalog()->credit_balance_pkey,
+									 AccessShareLock);
+	tables->delta = table_open(ub_catalog()->usage_delta, AccessShareLock);
+	tables->delta_key = index_open(ub_catalog()->usage_delta_key,
+								   AccessShareLock);
+}
+
+static void
+admission_close_tables(AdmissionTables *tables)
+{
+	index_close(tables->delta_key, NoLock);
+	table_close(tables->delta, NoLock);
+	index_close(tables->balance_key, NoLock);
+	table_close(tables->balance, NoLock);
 }
 
 /*
@@ -188,6 +215,7 @@ static void
 admission_take(Admission *admission)
 {
 	int64 least = admission->account->credit_min;
+	AdmissionTables tables;
 	int128 in_flight;
 
 	if (ub_escrow)
@@ -197,13 +225,14 @@ admission_take(Admission *admission)
 			return;
 		ub_escrow_unlock(admission->id);
 	}
-	admission_lock_tables();
+	admission_open_tables(&tables);
 	ub_escrow_lock(admission->id);
 	if (!admission_by_tables(admission, &in_flight))
 	{
 		ub_escrow_unlock(admission->id);
 		admission_refuse(admission, in_flight);
 	}
+	admission_close_tables(&tables);
 }
 
 /* Admits the call by the account's counter and appends its deltas. */

@@ -89,6 +89,21 @@ store_is_plain(Relation rel, const UbStoreTable *table)
 		store_has_own_triggers_only(rel, table);
 }
 
+/* Whether another index than that of keys could refuse a row. */
+static bool
+store_has_other_keys(const UbStore *store)
+{
+	for (int i = 0; i < store->info->ri_NumIndices; i++)
+	{
+		const IndexInfo *index = store->info->ri_IndexRelationInfo[i];
+
+		if (store->info->ri_IndexRelationDescs[i] != store->key &&
+			(index->ii_Unique || index->ii_ExclusionOps != NULL))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Begins to store rows, in the current memory context. Returns null where it
  * takes a query: somebody has put triggers, rules or constraints on the table,
@@ -121,6 +136,9 @@ ub_store_begin(const UbStoreTable *table)
 	}
 	if (store->key == NULL)
 		elog(ERROR, "the index of keys is missing");
+	/* an index besides would raise an error for a row that is there */
+	if (store_has_other_keys(store))
+		store->rows = UB_SOME_THERE;
 	store->row = MakeSingleTupleTableSlot(RelationGetDescr(rel),
 										  &TTSOpsVirtual);
 	store->found = table_slot_create(rel, NULL);
@@ -195,6 +213,24 @@ store_insert(UbStore *store)
 	return !conflict;
 }
 
+/* Raises 23502 for a column that somebody has made NOT NULL. */
+static void
+store_check_nulls(UbStore *store, const bool *nulls)
+{
+	TupleDesc desc = RelationGetDescr(store->rel);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (nulls[i] && TupleDescAttr(desc, i)->attnotnull)
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
+							NameStr(TupleDescAttr(desc, i)->attname),
+							RelationGetRelationName(store->rel)),
+					 errtablecol(store->rel, i + 1)));
+	}
+}
+
 /*
  * Stores a row, complete and checked, unless one with the key is there. keys
  * are scan keys of the index of keys, for the row's own. Returns whether it was
@@ -208,6 +244,7 @@ ub_store_put(UbStore *store, ScanKey keys, int nkeys, Datum *values,
 	int columns = RelationGetDescr(store->rel)->natts;
 
 	CHECK_FOR_INTERRUPTS();
+	store_check_nulls(store, nulls);
 	ExecClearTuple(store->row);
 	memcpy(store->row->tts_values, values, columns * sizeof(Datum));
 	memcpy(store->row->tts_isnull, nulls, columns * sizeof(bool));

@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -545,15 +546,19 @@ static void
 usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
 			int count)
 {
-	const UbStoreTable table =
-		{.table = ub_catalog()->usage,
-		 .key = ub_catalog()->usage_pkey,
-		 .before_insert = ub_catalog()->usage_before_insert,
-		 .after_insert = ub_catalog()->usage_after_insert};
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
 												  "usage_billing row",
 												  ALLOCSET_SMALL_SIZES);
-	UbStore *store = ub_store_begin(&table);
+	UbStoreTable table;
+	UbStore *store;
+
+	/* its index may have been made anew while we waited for the lock */
+	LockRelationOid(ub_catalog()->usage, RowExclusiveLock);
+	table.table = ub_catalog()->usage;
+	table.key = ub_catalog()->usage_pkey;
+	table.before_insert = ub_catalog()->usage_before_insert;
+	table.after_insert = ub_catalog()->usage_after_insert;
+	store = ub_store_begin(&table);
 
 	memset(call, 0, sizeof(UsageCall));
 	call->billing_id = ub_value_slice(billing_id);

@@ -3,9 +3,14 @@
 BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS usage_billing;
-SELECT plan(9);
+SELECT plan(12);
 
 SELECT usage_billing.create_billing_account('o', 'a', credit_min => -1000);
+
+ALTER TABLE usage_billing.usage ALTER COLUMN user_id SET NOT NULL;
+SELECT throws_ok($$ SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object(
+	'id', gen_random_uuid(), 'amount', 1)), 'a') $$, '23502', NULL, 'a column that was made NOT NULL is obeyed');
+ALTER TABLE usage_billing.usage ALTER COLUMN user_id DROP NOT NULL;
 
 SELECT throws_ok($$ WITH d AS (DELETE FROM usage_billing.billing_account WHERE billing_id = 'a' RETURNING 1)
 	INSERT INTO usage_billing.usage (billing_id, id, amount) VALUES ('a', gen_random_uuid(), 5) $$,
@@ -30,6 +35,14 @@ SELECT CASE WHEN octet_length(lower(repeat('Ⱥ', 127))) > 255 THEN
 SELECT usage_billing.create_billing_account('o', 'low', credit_min => -9223372036854775808);
 SELECT is(usage_billing.account_balance('low') ->> 'available', '9223372036854775807',
 	'what is available ends with bigint');
+
+CREATE UNIQUE INDEX ids ON usage_billing.usage (id);
+SELECT is(usage_billing.create_usage('[{"id": "00000000-0000-4000-8000-000000000003", "amount": 1}]', 'a') ->> 'created', '1',
+	'a usage is stored beside another unique index');
+SELECT is(usage_billing.create_usage('[{"id": "00000000-0000-4000-8000-000000000002", "amount": 1},
+	{"id": "00000000-0000-4000-8000-000000000003", "amount": 1}]', 'a') - 'balance', '{"created": 1, "duplicates": 1}',
+	'and is a duplicate there, also after one that is new');
+DROP INDEX usage_billing.ids;
 
 ALTER TABLE usage_billing.usage_delta ADD COLUMN extra text;
 SELECT throws_ok($$ SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object(
