@@ -233,14 +233,14 @@ SQL
 for my $level ('repeatable read', 'serializable')
 {
 	my $name = $level =~ s/ /_/r;
-	account($name, 2000, 1);
+	account($name, 200, 1);
 	local $ENV{PGOPTIONS} = '-c default_transaction_isolation=' . ($level =~ s/ /\\ /r);
 	bench($name, {
 		take => [ 20, "SELECT take('$name');\n" ],
 		fold => [ 1, "SELECT usage_billing.run_maintenance();\n" ],
 	}, '--max-tries=0');
 	is(balance($name), balance_by_facts($name), "$level: balance = sum of the facts");
-	is(balance($name) % 3, 2000 % 3, "$level: whole calls only");
+	is(balance($name) % 3, 200 % 3, "$level: whole calls only");
 	cmp_ok(balance($name), '>=', 1, "$level: never under credit_min");
 	cmp_ok(balance($name), '<', 4, "$level: and used as far as whole calls go");
 	is(BillingNode::differences($node, 'postgres'), '', "$level: verify() finds nothing");
