@@ -268,8 +268,7 @@ document_key(UbPlace place, JsonbValue *key, JsonbValue *value,
 		if (value->type != jbvBinary ||
 			!JsonContainerIsObject(value->val.binary.data))
 			document_wrong_type(place, "metadata", value, "an object");
-		ub_value_check_metadata(place, value->val.binary.data,
-								value->val.binary.len);
+		ub_value_check_metadata(place, value->val.binary.data);
 		item->metadata = value->val.binary.data;
 		item->metadata_len = value->val.binary.len;
 	}

@@ -35,7 +35,6 @@ typedef struct UbUsageItem
 
 extern UbUsageItem *ub_document_usages(Jsonb *document, UbSlice billing_id,
 									   int *count);
-extern const char *ub_document_id(const UbUsageItem *item);
 
 extern bool ub_document_delivers(bool feature, UbSlice source);
 extern void ub_document_measures(UbPlace place, JsonbContainer *metadata,

@@ -152,13 +152,8 @@ ub_fact_default_metadata(Datum *values, bool *nulls, int column)
 void
 ub_fact_check_metadata(UbPlace place, Datum *values, bool *nulls, int column)
 {
-	Jsonb *metadata;
-
-	if (nulls[column])
-		return;
-	metadata = DatumGetJsonbP(values[column]);
-	ub_value_check_metadata(place, &metadata->root,
-							VARSIZE(metadata) - VARHDRSZ);
+	if (!nulls[column])
+		ub_value_check_metadata(place, &DatumGetJsonbP(values[column])->root);
 }
 
 void

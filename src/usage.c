@@ -188,7 +188,7 @@ usage_check(UbSlice billing_id, const UbUsageItem *item)
 	ub_value_check_length(place, "description", item->description, UB_DESCRIPTION_BYTES);
 	ub_value_check_length(place, "user_id", item->user_id, UB_ID_BYTES);
 	if (item->metadata != NULL)
-		ub_value_check_metadata(place, item->metadata, item->metadata_len);
+		ub_value_check_metadata(place, item->metadata);
 	if (item->has_created_at && TIMESTAMP_NOT_FINITE(item->created_at))
 		ub_value_error(place, "created_at", ERRCODE_INVALID_PARAMETER_VALUE,
 					   "is not finite", NULL);

@@ -193,7 +193,7 @@ value_prints_longer(JsonbContainer *object, int limit)
 
 /* metadata must be an object whose text is not too long. */
 void
-ub_value_check_metadata(UbPlace place, JsonbContainer *metadata, int len)
+ub_value_check_metadata(UbPlace place, JsonbContainer *metadata)
 {
 	if (!JsonContainerIsObject(metadata))
 		ub_value_error(place, "metadata", ERRCODE_INVALID_PARAMETER_VALUE,

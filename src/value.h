@@ -52,8 +52,7 @@ extern text *ub_value_text(UbSlice slice);
 extern void ub_value_check_id(UbPlace place, const char *field, UbSlice value);
 extern void ub_value_check_length(UbPlace place, const char *field,
 								  UbSlice value, int limit);
-extern void ub_value_check_metadata(UbPlace place, JsonbContainer *metadata,
-									int len);
+extern void ub_value_check_metadata(UbPlace place, JsonbContainer *metadata);
 extern text *ub_value_lower(UbSlice value);
 
 extern bool ub_value_number(Numeric number, int64 *result, bool *fraction);

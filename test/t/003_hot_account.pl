@@ -239,6 +239,8 @@ for my $level ('repeatable read', 'serializable')
 		take => [ 20, "SELECT take('$name');\n" ],
 		fold => [ 1, "SELECT usage_billing.run_maintenance();\n" ],
 	}, '--max-tries=0');
+	# on a slow machine something is left
+	$node->safe_psql('postgres', "SELECT take('$name') FROM generate_series(1, 700)");
 	is(balance($name), balance_by_facts($name), "$level: balance = sum of the facts");
 	is(balance($name) % 3, 200 % 3, "$level: whole calls only");
 	cmp_ok(balance($name), '>=', 1, "$level: never under credit_min");

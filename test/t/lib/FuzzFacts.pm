@@ -419,7 +419,7 @@ sub insert_wrong_revert
 	my $known = @{ $self->{usages} } ? any(@{ $self->{usages} }) : undef;
 
 	return $self->insert_usage_revert if !$known || $known->{amount} !~ /^[1-9]\d*$/;
-	my ($type, $source, $at) = @{ any([ $known->{type} eq 'credit' ? 'feature' : 'credit', undef, undef ], [ undef, 'mArKeR', undef ], [ undef, undef, '2001-01-01 00:00:00+00' ]) };
+	my ($type, $source, $at) = @{ any([ $known->{type} eq 'credit' ? 'feature' : 'credit', undef, undef ], [ undef, 'another source', undef ], [ undef, undef, '2001-01-01 00:00:00+00' ]) };
 	return ('insert usage_revert', '22023', "f$self->{worker}", $known->{id}, 1, $self->id, undef, undef, undef, $type, $source, $at, undef, undef);
 }
 
