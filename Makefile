@@ -7,7 +7,7 @@
 #
 # Another server version: make PG_MAJOR=17 ...   or   make PG_CONFIG=/path/pg_config ...
 
-EXTENSION = usage_billing
+EXTENSION = usage_billing usage_billing_router
 EXTVERSION = 1.0.0
 
 # The version that this Debian release offers.
@@ -18,15 +18,23 @@ PG_CONFIG ?= /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config
 
 # The rooms of the install script, in the order in which it is read.
 SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintenance 70_storage \
-	72_maintenance_status 75_policies 80_grants 90_comments
+	72_maintenance_status 74_routing 75_policies 80_grants 90_comments
+
+# The same of usage_billing_router. Comments are the node's where the name is.
+ROUTER_ROOMS = 10_types 20_directory 30_route 50_api 60_all 80_grants 90_comments
+COMMENTED = create_billing_account create_project grant_credits create_usage revert_usage account_balance \
+	total_debited account_transactions account_usage_trend usage_series close_billing_period refresh_storage_usage \
+	get_storage_usage get_storage_usage_history recount_storage_usage set_storage_limits track_storage \
+	untrack_storage run_maintenance verify rebuild usage_type usage_bucket billing_account project storage_usage \
+	maintenance_status
 
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
-	check-pgtap check-tap check-http bench demo
+	check-pgtap check-tap check-http bench bench-router demo demo-scale-out
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
-export PG_MAJOR PG_CONFIG SQL_ROOMS
+export PG_MAJOR PG_CONFIG SQL_ROOMS ROUTER_ROOMS
 
 .PHONY: $(MAKECMDGOALS)
 .NOTPARALLEL:
@@ -54,8 +62,15 @@ check-http: deps
 demo: deps
 	tools/demo
 
+demo-scale-out: deps
+	tools/demo-scale-out
+
 bench: deps
 	test/bench/run
+	test/bench/router
+
+bench-router: deps
+	test/bench/router
 
 # Other goals in the same command.
 $(filter-out $(PROJECT_GOALS),$(MAKECMDGOALS)):
@@ -65,7 +80,7 @@ else
 
 MODULE_big = usage_billing
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
-DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+DATA_built = $(EXTENSION:%=sql/%--$(EXTVERSION).sql)
 
 # The server's headers are system headers here, so that every warning is one
 # about this code. The arguments of a C function or a hook are not ours to
@@ -89,10 +104,22 @@ include $(PGXS)
 
 $(OBJS): $(wildcard src/*.h) Makefile
 
-$(DATA_built): $(SQL_ROOMS:%=sql/install/%.sql) Makefile
+sql/usage_billing--$(EXTVERSION).sql: $(SQL_ROOMS:%=sql/install/%.sql) Makefile
 	{ printf '%s\n' '-- Generated from sql/install/ by make.' \
-		'\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
+		'\echo Use "CREATE EXTENSION usage_billing" to load this file. \quit'; \
 	  cat $(filter %.sql,$^); } > $@.part
+	mv $@.part $@
+
+# A comment ends with a quote and a semicolon. What is a table or a view of a
+# node may be a type here.
+sql/usage_billing_router--$(EXTVERSION).sql: $(ROUTER_ROOMS:%=sql/router/%.sql) $(SQL_ROOMS:%=sql/install/%.sql) Makefile
+	{ printf '%s\n' '-- Generated from sql/router/ and the comments in sql/install/ by make.' \
+		'\echo Use "CREATE EXTENSION usage_billing_router" to load this file. \quit'; \
+	  cat $(filter-out %/80_grants.sql %/90_comments.sql,$(filter sql/router/%,$^)); \
+	  tools/comments $(COMMENTED) < sql/install/90_comments.sql; \
+	  tools/comments $(COMMENTED) < sql/install/72_maintenance_status.sql; \
+	  tools/comments $(COMMENTED) < sql/install/10_types.sql; \
+	  cat sql/router/80_grants.sql sql/router/90_comments.sql; } > $@.part
 	mv $@.part $@
 
 endif
