@@ -14,9 +14,10 @@ CREATE TABLE usage_billing.routed_gate (
 );
 
 -- Makes this transaction the request's. Returns false if the bucket is here no
--- more. The settings are gone with the transaction.
-CREATE FUNCTION usage_billing.routed_begin(
-	claims text, is_service boolean, is_read_only boolean, time_zone text) RETURNS boolean
+-- more. The settings are gone with the transaction. What a request is comes as
+-- one array, which costs less than four parameters: its claims, its session's
+-- time zone, whether its role is a service role, whether it may only read.
+CREATE FUNCTION usage_billing.routed_begin(request text[]) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
@@ -31,12 +32,12 @@ BEGIN
 	END IF;
 
 	-- the router says whether the role that asks there is a service role
-	PERFORM set_config('request.jwt.claims', coalesce(claims, ''), true),
-		set_config('usage_billing.service_role', CASE WHEN is_service THEN session_user::text ELSE '' END, true);
-	IF time_zone <> current_setting('TimeZone') THEN
-		PERFORM set_config('TimeZone', time_zone, true);
+	PERFORM set_config('request.jwt.claims', coalesce(request[1], ''), true),
+		set_config('usage_billing.service_role', CASE WHEN request[3]::boolean THEN session_user::text ELSE '' END, true);
+	IF request[2] <> current_setting('TimeZone') THEN
+		PERFORM set_config('TimeZone', request[2], true);
 	END IF;
-	IF is_read_only THEN
+	IF request[4]::boolean THEN
 		PERFORM set_config('transaction_read_only', 'on', true);
 	END IF;
 	RETURN true;
@@ -60,20 +61,18 @@ $$;
 -- parameters: billing_id, org_id, project_id where the function has them, then
 -- the others in their order; what is jsonb stands in document.
 CREATE FUNCTION usage_billing.routed_call(
-	call text, parameters text[], document jsonb,
-	claims text, is_service boolean, is_read_only boolean, time_zone text,
-	OUT failure jsonb, OUT result jsonb)
+	call text, parameters text[], document jsonb, request text[]) RETURNS jsonb
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	p text[] := parameters;
+	result jsonb;
 	message text;
 	detail text;
 	hint text;
 BEGIN
-	IF NOT usage_billing.routed_begin(claims, is_service, is_read_only, time_zone) THEN
-		failure := '{"moved": true}';
-		RETURN;
+	IF NOT usage_billing.routed_begin(request) THEN
+		RETURN '{"moved": true}';
 	END IF;
 
 	BEGIN
@@ -123,16 +122,16 @@ BEGIN
 		END CASE;
 	EXCEPTION WHEN query_canceled OR OTHERS THEN
 		GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-		failure := jsonb_build_object('sqlstate', SQLSTATE, 'message', message,
+		RETURN jsonb_build_object('sqlstate', SQLSTATE, 'message', message,
 			'detail', nullif(detail, ''), 'hint', nullif(hint, ''));
 	END;
+	RETURN jsonb_build_object('result', result);
 END;
 $$;
 
 -- The same for functions that return rows: a row each, or one with a failure.
 CREATE FUNCTION usage_billing.routed_rows(
-	call text, parameters text[],
-	claims text, is_service boolean, is_read_only boolean, time_zone text)
+	call text, parameters text[], request text[])
 	RETURNS TABLE (failure jsonb, item jsonb)
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -142,7 +141,7 @@ DECLARE
 	detail text;
 	hint text;
 BEGIN
-	IF NOT usage_billing.routed_begin(claims, is_service, is_read_only, time_zone) THEN
+	IF NOT usage_billing.routed_begin(request) THEN
 		RETURN QUERY SELECT '{"moved": true}'::jsonb, NULL::jsonb;
 		RETURN;
 	END IF;
@@ -192,8 +191,7 @@ $$;
 -- take their turns in the order given, which is the accounts', so that two
 -- batches can't deadlock.
 CREATE FUNCTION usage_billing.routed_batch(
-	positions integer[], calls jsonb[],
-	claims text, is_service boolean, is_read_only boolean, time_zone text)
+	positions integer[], calls jsonb[], request text[])
 	RETURNS TABLE (call_no integer, failure jsonb, result jsonb)
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -203,7 +201,7 @@ DECLARE
 	detail text;
 	hint text;
 BEGIN
-	IF NOT usage_billing.routed_begin(claims, is_service, is_read_only, time_zone) THEN
+	IF NOT usage_billing.routed_begin(request) THEN
 		RETURN QUERY SELECT n, '{"moved": true}'::jsonb, NULL::jsonb FROM unnest(positions) AS n;
 		RETURN;
 	END IF;
@@ -230,25 +228,25 @@ COMMENT ON TABLE usage_billing.routed_gate IS
 Empty in every database that was not moved. Routed calls hold a lock on it to the end of their transaction.';
 COMMENT ON COLUMN usage_billing.routed_gate.moved_to IS 'where the bucket is now, for people';
 COMMENT ON COLUMN usage_billing.routed_gate.moved_at IS 'when it was moved';
-COMMENT ON FUNCTION usage_billing.routed_begin(text, boolean, boolean, text) IS
+COMMENT ON FUNCTION usage_billing.routed_begin(text[]) IS
 'Makes a transaction that of a routed request
-claims: the request''s token claims. is_service: whether its role is a service role. is_read_only: whether its transaction is. time_zone: its session''s zone.
+request: the request''s token claims, its session''s time zone, whether its role is a service role, whether its transaction is read-only.
 Returns false if the bucket was moved away. For the routed functions only. Errors: 0A000 not READ COMMITTED.';
 COMMENT ON FUNCTION usage_billing.routed_owner(jsonb, text) IS
 'Compares what a routed call created with the router''s directory
 result: the row. owner: the organisation that the directory names. For the routed functions only. Errors: 55000 they differ.';
-COMMENT ON FUNCTION usage_billing.routed_call(text, text[], jsonb, text, boolean, boolean, text) IS
+COMMENT ON FUNCTION usage_billing.routed_call(text, text[], jsonb, text[]) IS
 'Runs one call for the router and returns its result or its error
 call: the function. parameters: billing_id, org_id, project_id, then the others as text. document: what is jsonb among them.
-claims, is_service, is_read_only, time_zone: the request that the router serves. Executable by whom a DBA grants it: the router''s role and nobody else.
-Returns failure ({"sqlstate", "message", "detail", "hint"}, or {"moved"}), or result. Errors of the call are returned, not raised, and undo what it did.';
-COMMENT ON FUNCTION usage_billing.routed_rows(text, text[], text, boolean, boolean, text) IS
+request: which request the router serves (claims, time zone, service role, read-only). Executable by whom a DBA grants it: the router''s role and nobody else.
+Returns {"result"}, {"sqlstate", "message", "detail", "hint"}, or {"moved"}. Errors of the call are returned, not raised, and undo what it did.';
+COMMENT ON FUNCTION usage_billing.routed_rows(text, text[], text[]) IS
 'Runs one call that returns rows for the router
 call: the function. parameters: billing_id, org_id, project_id, then the others as text.
-claims, is_service, is_read_only, time_zone: the request that the router serves. Executable by whom a DBA grants it: the router''s role and nobody else.
+request: which request the router serves. Executable by whom a DBA grants it: the router''s role and nobody else.
 Returns an item a row, or a row with failure. Errors of the call are returned, not raised.';
-COMMENT ON FUNCTION usage_billing.routed_batch(integer[], jsonb[], text, boolean, boolean, text) IS
+COMMENT ON FUNCTION usage_billing.routed_batch(integer[], jsonb[], text[]) IS
 'Runs create_usage for several accounts for the router
 positions: the number of each call. calls: each an object with usages and billing_id, org_id or project_id.
-claims, is_service, is_read_only, time_zone: the request that the router serves. Executable by whom a DBA grants it: the router''s role and nobody else.
+request: which request the router serves. Executable by whom a DBA grants it: the router''s role and nobody else.
 Returns call_no with failure or result. Each call is all or nothing by itself. Errors of a call are returned, not raised.';

@@ -102,9 +102,11 @@ $$;
 CREATE SCHEMA IF NOT EXISTS plproxy;
 
 CREATE FUNCTION plproxy.get_cluster_version(cluster_name text) RETURNS integer
-	LANGUAGE sql STABLE
+	LANGUAGE plpgsql STABLE
 AS $$
-	SELECT version FROM usage_billing.routing WHERE cluster_name = 'usage_billing'
+BEGIN
+	RETURN (SELECT r.version FROM usage_billing.routing AS r WHERE cluster_name = 'usage_billing');
+END;
 $$;
 
 CREATE FUNCTION plproxy.get_cluster_partitions(cluster_name text) RETURNS SETOF text

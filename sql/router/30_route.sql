@@ -1,54 +1,45 @@
 -- One call to one bucket, and what becomes of its error.
 
 CREATE FUNCTION usage_billing.remote_call(
-	bucket integer, call text, parameters text[], document jsonb,
-	claims text, is_service boolean, is_read_only boolean, time_zone text,
-	OUT failure jsonb, OUT result jsonb)
+	bucket integer, call text, parameters text[], document jsonb, request text[]) RETURNS jsonb
 	LANGUAGE plproxy VOLATILE
 AS $$
 	CLUSTER 'usage_billing';
 	RUN ON bucket;
-	SELECT failure, result FROM usage_billing.routed_call(call, parameters, document, claims, is_service,
-		is_read_only, time_zone);
+	SELECT usage_billing.routed_call(call, parameters, document, request);
 $$;
 
 CREATE FUNCTION usage_billing.remote_rows(
-	bucket integer, call text, parameters text[],
-	claims text, is_service boolean, is_read_only boolean, time_zone text)
+	bucket integer, call text, parameters text[], request text[])
 	RETURNS TABLE (failure jsonb, item jsonb)
 	LANGUAGE plproxy VOLATILE
 AS $$
 	CLUSTER 'usage_billing';
 	RUN ON bucket;
-	SELECT failure, item FROM usage_billing.routed_rows(call, parameters, claims, is_service, is_read_only,
-		time_zone);
+	SELECT failure, item FROM usage_billing.routed_rows(call, parameters, request);
 $$;
 
 -- The same on many buckets at once: each gets the array's element that is its.
 CREATE FUNCTION usage_billing.remote_rows_of_all(
-	buckets integer[], call text, parameters text[],
-	claims text, is_service boolean, is_read_only boolean, time_zone text)
+	buckets integer[], call text, parameters text[], request text[])
 	RETURNS TABLE (bucket integer, failure jsonb, item jsonb)
 	LANGUAGE plproxy VOLATILE
 AS $$
 	CLUSTER 'usage_billing';
 	SPLIT buckets;
 	RUN ON buckets;
-	SELECT (buckets)[1] AS bucket, r.failure, r.item FROM usage_billing.routed_rows(call, parameters, claims,
-		is_service, is_read_only, time_zone) AS r;
+	SELECT (buckets)[1] AS bucket, r.failure, r.item FROM usage_billing.routed_rows(call, parameters, request) AS r;
 $$;
 
 CREATE FUNCTION usage_billing.remote_batch(
-	buckets integer[], positions integer[], calls jsonb[],
-	claims text, is_service boolean, is_read_only boolean, time_zone text)
+	buckets integer[], positions integer[], calls jsonb[], request text[])
 	RETURNS TABLE (call_no integer, failure jsonb, result jsonb)
 	LANGUAGE plproxy VOLATILE
 AS $$
 	CLUSTER 'usage_billing';
 	SPLIT buckets, positions, calls;
 	RUN ON buckets;
-	SELECT call_no, failure, result FROM usage_billing.routed_batch(positions, calls, claims, is_service,
-		is_read_only, time_zone);
+	SELECT call_no, failure, result FROM usage_billing.routed_batch(positions, calls, request);
 $$;
 
 -- Raises an error that a node returned, as it was there.
@@ -112,13 +103,13 @@ $$;
 
 -- Whether the role that makes the request may use tokens without an
 -- organisation. A node can't know it: it sees the router's role only.
-CREATE FUNCTION usage_billing.request_is_service(claims text) RETURNS boolean
+CREATE FUNCTION usage_billing.request_is_service() RETURNS boolean
 	LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
 	service_role text := current_setting('usage_billing.service_role', true);
 BEGIN
-	IF coalesce(claims, '') = '' OR coalesce(service_role, '') = '' THEN
+	IF coalesce(service_role, '') = '' THEN
 		RETURN false;
 	END IF;
 	-- as on a node, a superuser is not a member by being one
@@ -144,28 +135,44 @@ EXCEPTION WHEN OTHERS THEN
 END;
 $$;
 
--- Runs one call in a bucket. Waits while the bucket is being moved. On a standby
--- of the router every transaction is read-only, and the nodes are none.
+-- What a node has to know of the request. On a standby of the router every
+-- transaction is read-only, and the nodes are none.
+CREATE FUNCTION usage_billing.request() RETURNS text[]
+	LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+	claims text := current_setting('request.jwt.claims', true);
+BEGIN
+	RETURN ARRAY[claims, current_setting('TimeZone'),
+		CASE WHEN claims <> '' THEN usage_billing.request_is_service()::text END,
+		(current_setting('transaction_read_only')::boolean AND NOT pg_is_in_recovery())::text];
+END;
+$$;
+
+-- Runs one call in a bucket. Waits while the bucket is being moved.
 CREATE FUNCTION usage_billing.route(
 	bucket integer, call text, parameters text[], document jsonb DEFAULT NULL,
 	OUT failure jsonb, OUT result jsonb)
 	LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-	claims text := current_setting('request.jwt.claims', true);
 	begun timestamptz := clock_timestamp();
+	answer jsonb;
 BEGIN
 	LOOP
 		BEGIN
-			SELECT r.failure, r.result INTO failure, result
-			FROM usage_billing.remote_call(bucket, call, parameters, document, claims,
-				usage_billing.request_is_service(claims),
-				current_setting('transaction_read_only')::boolean AND NOT pg_is_in_recovery(),
-				current_setting('TimeZone')) AS r;
+			answer := usage_billing.remote_call(bucket, call, parameters, document, usage_billing.request());
 		EXCEPTION WHEN OTHERS THEN
 			failure := usage_billing.unavailable(bucket, SQLERRM);
+			RETURN;
 		END;
-		EXIT WHEN failure IS NULL OR NOT failure ? 'moved';
+		IF answer ? 'result' THEN
+			result := nullif(answer -> 'result', 'null');
+			RETURN;
+		ELSIF answer ? 'sqlstate' THEN
+			failure := answer;
+			RETURN;
+		END IF;
 		failure := usage_billing.wait_for_move(bucket, begun);
 		EXIT WHEN failure IS NOT NULL;
 	END LOOP;
@@ -178,7 +185,6 @@ CREATE FUNCTION usage_billing.route_rows(bucket integer, call text, parameters t
 	LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-	claims text := current_setting('request.jwt.claims', true);
 	begun timestamptz := clock_timestamp();
 	failure jsonb;
 	line record;
@@ -188,10 +194,7 @@ BEGIN
 		BEGIN
 			FOR line IN
 				SELECT r.failure, r.item
-				FROM usage_billing.remote_rows(bucket, call, parameters, claims,
-					usage_billing.request_is_service(claims),
-					current_setting('transaction_read_only')::boolean AND NOT pg_is_in_recovery(),
-					current_setting('TimeZone')) AS r
+				FROM usage_billing.remote_rows(bucket, call, parameters, usage_billing.request()) AS r
 			LOOP
 				IF line.failure IS NULL THEN
 					RETURN NEXT line.item;

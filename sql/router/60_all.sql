@@ -7,7 +7,6 @@ CREATE FUNCTION usage_billing.route_to_all(call text, parameters text[],
 	LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-	claims text := current_setting('request.jwt.claims', true);
 	begun timestamptz := clock_timestamp();
 	one integer;
 BEGIN
@@ -19,10 +18,8 @@ BEGIN
 				min(r.bucket) FILTER (WHERE r.failure ? 'moved')
 			INTO buckets, items, failure, one
 			FROM usage_billing.remote_rows_of_all(
-				(SELECT array_agg(b.bucket ORDER BY b.bucket) FROM usage_billing.bucket AS b), call, parameters, claims,
-				usage_billing.request_is_service(claims),
-				current_setting('transaction_read_only')::boolean AND NOT pg_is_in_recovery(),
-				current_setting('TimeZone')) AS r;
+				(SELECT array_agg(b.bucket ORDER BY b.bucket) FROM usage_billing.bucket AS b), call, parameters,
+				usage_billing.request()) AS r;
 		EXCEPTION WHEN OTHERS THEN
 			failure := usage_billing.unavailable(usage_billing.unavailable_bucket(), SQLERRM);
 		END;
@@ -47,13 +44,14 @@ CREATE FUNCTION usage_billing.bucket_status()
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+	answer jsonb;
 BEGIN
 	FOR bucket, connection IN SELECT b.bucket, b.connection FROM usage_billing.bucket AS b ORDER BY b.bucket LOOP
 		problem := NULL;
 		BEGIN
-			SELECT CASE WHEN r.failure ? 'moved' THEN 'moved away' ELSE r.failure ->> 'message' END INTO problem
-			FROM usage_billing.remote_call(bucket_status.bucket, 'require_unscoped', ARRAY[]::text[], NULL, '', false, true,
-				current_setting('TimeZone')) AS r;
+			answer := usage_billing.remote_call(bucket_status.bucket, 'require_unscoped', ARRAY[]::text[], NULL, ARRAY[]::text[]);
+			problem := CASE WHEN answer ? 'moved' THEN 'moved away' ELSE answer ->> 'message' END;
 		EXCEPTION WHEN OTHERS THEN
 			problem := SQLERRM;
 		END;
@@ -161,10 +159,7 @@ CREATE FUNCTION usage_billing.create_usage_many(calls jsonb)
 AS $$
 #variable_conflict use_column
 DECLARE
-	claims text := current_setting('request.jwt.claims', true);
 	begun timestamptz := clock_timestamp();
-	service boolean := usage_billing.request_is_service(claims);
-	read_only boolean := current_setting('transaction_read_only')::boolean AND NOT pg_is_in_recovery();
 	waiting integer[];
 	positions integer[];
 	buckets integer[];
@@ -198,8 +193,7 @@ BEGIN
 		BEGIN
 			FOR answer IN
 				SELECT r.call_no, r.failure, r.result
-				FROM usage_billing.remote_batch(buckets, positions, documents, claims, service, read_only,
-					current_setting('TimeZone')) AS r
+				FROM usage_billing.remote_batch(buckets, positions, documents, usage_billing.request()) AS r
 			LOOP
 				IF answer.failure ? 'moved' THEN
 					moved := coalesce(moved, buckets[array_position(positions, answer.call_no)]);
