@@ -246,7 +246,7 @@ CROSS JOIN (VALUES
 ) AS calls (call)
 ORDER BY claims_no, 1;
 SQL
-for my $role ('app_plain', 'app_service', 'app_member', 'app_boss')
+for my $role ('app_plain', 'app_member', 'app_boss')
 {
 	local $ENV{PGOPTIONS} = "-c role=$role";
 	($got, $expected) = outcomes($asking);
