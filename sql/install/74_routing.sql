@@ -18,7 +18,7 @@ CREATE TABLE usage_billing.routed_gate (
 -- one array, which costs less than four parameters: its claims, its session's
 -- time zone, whether its role is a service role, whether it may only read.
 CREATE FUNCTION usage_billing.routed_begin(request text[]) RETURNS boolean
-	LANGUAGE plpgsql VOLATILE
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	-- with an older snapshot the gate would seem open for ever
@@ -47,7 +47,7 @@ $$;
 -- Refuses what was created for another organisation than the directory says: an
 -- id is one organisation's, in whatever bucket.
 CREATE FUNCTION usage_billing.routed_owner(result jsonb, owner text) RETURNS void
-	LANGUAGE plpgsql VOLATILE
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF result ->> 'org_id' <> owner THEN

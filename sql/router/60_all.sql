@@ -10,6 +10,8 @@ DECLARE
 	begun timestamptz := clock_timestamp();
 	one integer;
 BEGIN
+	-- says so if there are none
+	PERFORM usage_billing.bucket_of('');
 	LOOP
 		one := NULL;
 		BEGIN
