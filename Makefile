@@ -12,7 +12,7 @@
 #
 # Another server version: make PG_MAJOR=17 ...   or   make PG_CONFIG=/path/pg_config ...
 
-EXTENSION = usage_billing
+EXTENSION = usage_billing usage_billing_router
 EXTVERSION = 1.0.0
 
 # The version that this Debian release offers.
@@ -23,7 +23,15 @@ PG_CONFIG ?= /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config
 
 # The rooms of the install script, in the order in which it is read.
 SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintenance 70_storage \
-	72_maintenance_status 75_policies 80_grants 90_comments
+	72_maintenance_status 74_routing 75_policies 80_grants 90_comments
+
+# The same of usage_billing_router. Comments are the node's where the name is.
+ROUTER_ROOMS = 10_types 20_directory 30_route 50_api 60_all 80_grants 90_comments
+COMMENTED = create_billing_account create_project grant_credits create_usage revert_usage account_balance \
+	total_debited account_transactions account_usage_trend usage_series close_billing_period refresh_storage_usage \
+	get_storage_usage get_storage_usage_history recount_storage_usage set_storage_limits track_storage \
+	untrack_storage run_maintenance verify rebuild usage_type usage_bucket billing_account project storage_usage \
+	maintenance_status
 
 # The rooms that an update script ends with, as they are: what is in them can be
 # said again and again.
@@ -31,11 +39,12 @@ UPDATE_ROOMS = 90_comments
 
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
-	check-pgtap check-escrow check-tap check-http check-versions check-sanitize check-valgrind fuzz bench demo
+	check-pgtap check-escrow check-tap check-http check-versions check-sanitize check-valgrind \
+	fuzz bench bench-router demo demo-scale-out
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
-export PG_MAJOR PG_CONFIG EXTVERSION SQL_ROOMS
+export PG_MAJOR PG_CONFIG EXTVERSION SQL_ROOMS ROUTER_ROOMS
 
 .PHONY: $(MAKECMDGOALS)
 .NOTPARALLEL:
@@ -76,8 +85,15 @@ check-valgrind: deps
 demo: deps
 	tools/demo
 
+demo-scale-out: deps
+	tools/demo-scale-out
+
 bench: deps
 	test/bench/run
+	test/bench/router
+
+bench-router: deps
+	test/bench/router
 
 # Other goals in the same command.
 $(filter-out $(PROJECT_GOALS),$(MAKECMDGOALS)):
@@ -92,10 +108,11 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 # are installed for those who have it. The newest one is what the version in the
 # making is updated from. docs/development.md has the steps.
 FROZEN := $(shell ls sql/frozen 2>/dev/null | \
-	sed -n 's/^$(EXTENSION)--\([0-9.]*\)\.sql$$/\1/p' | sort -V | tail -n 1)
-CREATE_SCRIPT = sql/$(EXTENSION)--$(EXTVERSION).sql
-UPDATE_SCRIPT = $(if $(filter-out $(EXTVERSION),$(FROZEN)),sql/$(EXTENSION)--$(FROZEN)--$(EXTVERSION).sql)
-DATA_built = $(CREATE_SCRIPT) $(UPDATE_SCRIPT)
+	sed -n 's/^usage_billing--\([0-9.]*\)\.sql$$/\1/p' | sort -V | tail -n 1)
+CREATE_SCRIPT = sql/usage_billing--$(EXTVERSION).sql
+ROUTER_SCRIPT = sql/usage_billing_router--$(EXTVERSION).sql
+UPDATE_SCRIPT = $(if $(filter-out $(EXTVERSION),$(FROZEN)),sql/usage_billing--$(FROZEN)--$(EXTVERSION).sql)
+DATA_built = $(CREATE_SCRIPT) $(UPDATE_SCRIPT) $(ROUTER_SCRIPT)
 DATA = $(filter-out $(DATA_built:sql/%=sql/frozen/%),$(wildcard sql/frozen/*.sql))
 
 # The server's headers are system headers here, so that every warning is one
@@ -124,7 +141,7 @@ $(OBJS): $(wildcard src/*.h) Makefile
 # What is frozen stays as it is.
 $(CREATE_SCRIPT): $(SQL_ROOMS:%=sql/install/%.sql) $(wildcard sql/frozen/*.sql) Makefile
 	{ printf '%s\n' '-- Generated from sql/install/ by make.' \
-		'\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
+		'\echo Use "CREATE EXTENSION usage_billing" to load this file. \quit'; \
 	  cat $(SQL_ROOMS:%=sql/install/%.sql); } > $@.part
 	@test ! -e sql/frozen/$(@F) || cmp $@.part sql/frozen/$(@F) || \
 		{ echo 'Version $(EXTVERSION) is frozen: what changes in sql/install is a new version (docs/development.md).' >&2; exit 1; }
@@ -133,17 +150,29 @@ $(CREATE_SCRIPT): $(SQL_ROOMS:%=sql/install/%.sql) $(wildcard sql/frozen/*.sql) 
 ifneq (,$(UPDATE_SCRIPT))
 $(UPDATE_SCRIPT): $(sort $(wildcard sql/upgrade/*.sql)) $(UPDATE_ROOMS:%=sql/install/%.sql) Makefile
 	{ printf '%s\n' '-- Generated from sql/upgrade/ by make.' \
-		'\echo Use "ALTER EXTENSION $(EXTENSION) UPDATE" to load this file. \quit'; \
+		'\echo Use "ALTER EXTENSION usage_billing UPDATE" to load this file. \quit'; \
 	  cat $(filter %.sql,$^); } > $@.part
 	mv $@.part $@
 endif
 
+# A comment ends with a quote and a semicolon. What is a table or a view of a
+# node may be a type here.
+$(ROUTER_SCRIPT): $(ROUTER_ROOMS:%=sql/router/%.sql) $(SQL_ROOMS:%=sql/install/%.sql) Makefile
+	{ printf '%s\n' '-- Generated from sql/router/ and the comments in sql/install/ by make.' \
+		'\echo Use "CREATE EXTENSION usage_billing_router" to load this file. \quit'; \
+	  cat $(filter-out %/80_grants.sql %/90_comments.sql,$(filter sql/router/%,$^)); \
+	  tools/comments $(COMMENTED) < sql/install/90_comments.sql; \
+	  tools/comments $(COMMENTED) < sql/install/72_maintenance_status.sql; \
+	  tools/comments $(COMMENTED) < sql/install/10_types.sql; \
+	  cat sql/router/80_grants.sql sql/router/90_comments.sql; } > $@.part
+	mv $@.part $@
+
 .PHONY: freeze
-freeze: $(DATA_built)
+freeze: $(CREATE_SCRIPT) $(UPDATE_SCRIPT)
 	@test ! -e $(CREATE_SCRIPT:sql/%=sql/frozen/%) || \
 		{ echo 'Version $(EXTVERSION) is frozen already.' >&2; exit 1; }
 	mkdir -p sql/frozen
-	cp $(DATA_built) sql/frozen/
+	cp $(CREATE_SCRIPT) $(UPDATE_SCRIPT) sql/frozen/
 	rm -rf sql/upgrade
 
 endif

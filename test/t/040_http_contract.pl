@@ -91,7 +91,7 @@ my @functions = (
 is($api->post($claims{service}, 'revert_usage', $functions[14][1])->{status}, 200, 'a revert');
 is($api->post($claims{service}, 'set_storage_limits', $functions[15][1])->{status}, 204, 'limits');
 is($api->post($claims{service}, 'close_billing_period', $functions[9][1])->{status}, 200, 'a billing date');
-is_deeply([ sort grep { !/^(request|delivery|derived|require)_/ } keys %{ $api->{functions} } ], [ sort map { $_->[0] } @functions ],
+is_deeply([ sort grep { !/^(request|delivery|derived|require|routed)_/ } keys %{ $api->{functions} } ], [ sort map { $_->[0] } @functions ],
 	'every function that a request could name is tried')
   or diag(explain [ sort keys %{ $api->{functions} } ]);
 
@@ -407,7 +407,7 @@ my $blocks = () = $page_text =~ /^```http$/mg;
 is($shown, $blocks, 'every example was run');
 cmp_ok($shown, '>', 20, 'and there are many');
 my %named = map { $_ => 1 } map { split /, / } $page_text =~ /^### (.*)$/mg;
-is(join(' ', sort grep { !$named{$_} && !/^(delivery_measures|derived_|require_unscoped|request_worker|track_storage|untrack_storage)/ } keys %{ $api->{functions} }), '', 'every function is on the page');
+is(join(' ', sort grep { !$named{$_} && !/^(delivery_measures|derived_|require_unscoped|request_worker|routed_|track_storage|untrack_storage)/ } keys %{ $api->{functions} }), '', 'every function is on the page');
 $api->finish;
 
 $node->stop;

@@ -10,6 +10,9 @@ use UsageInput;
 use UsageModel;
 
 # directory: for the files that COPY reads. alone: there are no other clients.
+# routed: the script is for a router; at(org_id) tells the database that has the
+# organisation, router is its own. What a router doesn't do (transactions, loads,
+# settings of the session) is left out; what changes an account is done there.
 sub new
 {
 	my ($class, %p) = @_;
@@ -17,6 +20,7 @@ sub new
 		name => $p{name},
 		directory => $p{directory},
 		alone => $p{alone},
+		routed => $p{routed},
 		model => UsageModel->new,
 		ops => [],
 		# by account, what was ever sent as new; it may have been refused
@@ -50,8 +54,17 @@ sub text
 {
 	my ($self) = @_;
 	my $no = 0;
-	return join '', map { "$_->{sql};\n\\echo \@\@" . $no++ . " :SQLSTATE :ROW_COUNT\n" }
-	  $self->ops;
+	return join '', map {
+		my $text = "$_->{sql};\n\\echo \@\@" . $no++ . " :SQLSTATE :ROW_COUNT\n";
+		$_->{at} ? "\\connect \"$_->{at}\"\n$text\\connect \"$self->{routed}{router}\"\n" : $text
+	} $self->ops;
+}
+
+# For an op that works on an account's row: where that is.
+sub at
+{
+	my ($self, $account) = @_;
+	return $self->{routed} ? (at => $self->{routed}{at}->($account->{org_id})) : ();
 }
 
 # The accounts: two organisations, one with two accounts; an account that may
@@ -377,7 +390,7 @@ sub do_settings
 		$sql = "state = '$settings{state}'";
 	}
 	$self->add("UPDATE usage_billing.billing_account SET $sql WHERE billing_id = '$account->{billing_id}'",
-		$self->model->call('set_account', $account->{billing_id}, %settings));
+		$self->model->call('set_account', $account->{billing_id}, %settings), $self->at($account));
 	return;
 }
 
@@ -587,12 +600,14 @@ sub do_transaction
 	return;
 }
 
+my @ROUTED_KINDS = grep { !/^(?:(?:insert|copy)_|revert_once$)/ } @KINDS;
+
 sub step
 {
 	my ($self) = @_;
-	my $kind = one_of(@KINDS);
+	my $kind = one_of($self->{routed} ? @ROUTED_KINDS : @KINDS);
 	my $do = "do_$kind";
-	$self->do_transaction;
+	$self->do_transaction unless $self->{routed};
 
 	# a transaction that keeps two kinds of locks may deadlock with others
 	$do = 'do_create_usage'
