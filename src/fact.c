@@ -260,8 +260,8 @@ ub_fact_check_account(FunctionCallInfo fcinfo, UbSlice billing_id)
 }
 
 /* Whether some session waits for this transaction to end. */
-static bool
-fact_is_waited_for(void)
+bool
+ub_fact_is_waited_for(void)
 {
 	LOCKTAG tag;
 	TransactionId top = GetTopTransactionIdIfAny();
@@ -298,7 +298,7 @@ fact_wait_for(TransactionId xid)
 		CHECK_FOR_INTERRUPTS();
 		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
 									   DeadlockTimeout / 4) &&
-			fact_is_waited_for())
+			ub_fact_is_waited_for())
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
 					 errmsg("the same fact is being written by another session"),

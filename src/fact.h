@@ -31,6 +31,7 @@ extern void ub_stored_end(UbStored *stored);
 extern HeapTuple ub_fact_tuple(TriggerData *trigger, Datum *values,
 							   bool *nulls);
 extern void ub_fact_check_account(FunctionCallInfo fcinfo, UbSlice billing_id);
+extern bool ub_fact_is_waited_for(void);
 extern TupleTableSlot *ub_fact_find(Relation heap, Oid index, ScanKey keys,
 									int nkeys);
 

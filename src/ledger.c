@@ -14,12 +14,15 @@
 #include "storage/bufmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "document.h"
 #include "errors.h"
 #include "escrow.h"
+#include "fact.h"
 #include "ledger.h"
 #include "query.h"
 
@@ -33,11 +36,77 @@
  */
 #define LEDGER_LARGE (INT64CONST(1) << 46)
 
+/* How often a call stands in line again because of a deadlock of others. */
+#define LEDGER_LINES 3
+
 /* A set of deltas is posted when it has this many. */
 #define LEDGER_MOST_DELTAS 10000
 
 PG_FUNCTION_INFO_V1(ub_account_balance);
 PG_FUNCTION_INFO_V1(ub_total_debited);
+
+/* The transaction that took a turn last in this session. */
+static TransactionId turn_taken_by = InvalidTransactionId;
+
+/* Waits for a turn; false if that ended in a deadlock of others. */
+static bool
+ledger_wait_once(const LOCKTAG *tag)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool taken = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		(void) LockAcquire(tag, ExclusiveLock, false, false);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED ||
+			ub_fact_is_waited_for())
+			ReThrowError(error);
+		FreeErrorData(error);
+		taken = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return taken;
+}
+
+/*
+ * Waits for a turn.
+ *
+ * Transactions of several calls can deadlock over their turns, and then those
+ * who stand in line before one of them are taken for a part of it, although
+ * nobody waits for what they have. Such a call goes to the end of the line,
+ * where it isn't in anybody's way.
+ */
+static void
+ledger_wait_for_turn(const LOCKTAG *tag)
+{
+	TransactionId top = GetTopTransactionId();
+
+	if (LockAcquire(tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		bool taken = false;
+
+		for (int i = 0; i < LEDGER_LINES && turn_taken_by != top && !taken; i++)
+			taken = ledger_wait_once(tag);
+		if (!taken)
+			(void) LockAcquire(tag, ExclusiveLock, false, false);
+	}
+	turn_taken_by = top;
+}
 
 /*
  * Takes the account's turn, held to the end of the (sub)transaction. The
@@ -52,7 +121,7 @@ ub_ledger_take_turn(UbSlice billing_id)
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
 						 (uint32) hash, UB_LOCK_TURN);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	ledger_wait_for_turn(&tag);
 }
 
 /* Adds up what a snapshot sees of the account's pending deltas. */

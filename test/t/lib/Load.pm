@@ -351,13 +351,16 @@ sub unexpected_states
 	return map { "$seen{$_} times $_" } sort keys %seen;
 }
 
-# Deadlocks in a server's log, as lists of the statements that took part: those
-# of statements that were each alone in their transaction, and all.
+# Deadlocks in a server's log, as lists of the statements that took part, the one
+# that paid first: those that a single call paid without anybody's transaction of
+# several, and how many there were at all.
 sub deadlocks
 {
 	my ($node) = @_;
 	my @all = map { [ /^\tProcess \d+: (.*)/mg ] } slurp_file($node->logfile) =~ /ERROR:  deadlock detected\n(.*\n(?:\t.*\n)*)/g;
-	return ([ grep { !grep { !/^\Q$LoadClient::ALONE_MARK\E/ } @$_ } @all ], \@all);
+	my ($call, $alone) = (qr/^\Q$LoadClient::MARK{call}\E/, qr/^(?:\Q$LoadClient::MARK{call}\E|\Q$LoadClient::MARK{load}\E)/);
+	my @wrong = grep { $_->[0] =~ $call && @$_ == grep { $_ =~ $alone } @$_ } @all;
+	return ([ map { join "\n  with ", @$_ } @wrong ], scalar @all);
 }
 
 1;

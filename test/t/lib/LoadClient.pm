@@ -21,9 +21,9 @@ my @TOGETHER = qw(40P01);
 my @STRICT = qw(40P01 40001);
 
 # A statement in a transaction of its own may be the one that pays for others'
-# transactions of several. The server's log tells, by this mark, who took part.
+# transactions of several. The server's log tells, by these marks, who took part.
 my @ALONE = qw(40P01);
-our $ALONE_MARK = '/* alone */';
+our %MARK = (call => '/* call */', load => '/* load */');
 
 my $LAST_TRY = 60;    # seconds for one step to come to an end
 
@@ -119,7 +119,8 @@ sub try_step
 {
 	my ($self, $step, $retried, @together) = @_;
 	my @more = @together ? @together : @ALONE;
-	my ($state, $out, $rows) = $self->ask(@together || $step->{is_load} ? $step->{sql} : "$ALONE_MARK $step->{sql}");
+	my $mark = @together ? '' : $MARK{ $step->{is_load} ? 'load' : 'call' } . ' ';
+	my ($state, $out, $rows) = $self->ask($mark . $step->{sql});
 	my $end = $self->judge($step, $state, $retried, @more);
 	my $short = substr $step->{sql}, 0, 700;
 
