@@ -271,7 +271,7 @@ sub insert_usage
 {
 	my ($self) = @_;
 	my ($row, $codes) = $self->usage_row(0);
-	return ('insert usage', expected($codes), @$row);
+	return ('insert usage', expected($codes), @$row, one_in(20) ? "toasted_$self->{worker}" : undef);
 }
 
 # A COPY of several rows from a file. What a value of the wrong type is called

@@ -45,8 +45,15 @@ BEGIN
 		END IF;
 	WHEN 'insert usage' THEN
 		u := a[2]; y := a[3]; i := a[4]; j := a[8]; t := a[9]; t2 := a[10]; stage := '';
-		INSERT INTO usage_billing.usage (billing_id, id, type, amount, source, description, user_id, metadata, created_at, updated_at)
-		VALUES (a[1], u, y, i, a[5], a[6], a[7], j, t, t2);
+		IF a[11] IS NULL THEN
+			INSERT INTO usage_billing.usage (billing_id, id, type, amount, source, description, user_id, metadata, created_at, updated_at)
+			VALUES (a[1], u, y, i, a[5], a[6], a[7], j, t, t2);
+		ELSE
+			-- by way of a table that keeps its values compressed or elsewhere
+			EXECUTE format('DELETE FROM fuzz.%I', a[11]);
+			EXECUTE format('INSERT INTO fuzz.%I VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)', a[11]) USING a[1], u, y, i, a[5], a[6], a[7], j, t, t2;
+			EXECUTE format('INSERT INTO usage_billing.usage SELECT * FROM fuzz.%I', a[11]);
+		END IF;
 		GET DIAGNOSTICS stored = ROW_COUNT;
 	WHEN 'copy' THEN
 		stage := '';
@@ -202,6 +209,9 @@ SET temp_buffers = '1MB';
 LOAD 'usage_billing';
 SET usage_billing.revert_once = $once;
 CREATE TEMP TABLE document (n int, target text, expected text, $columns);
+CREATE UNLOGGED TABLE fuzz.toasted_$worker (billing_id text, id uuid, type usage_billing.usage_type, amount bigint, source text, description text, user_id text,
+	metadata jsonb, created_at timestamptz, updated_at timestamptz) WITH (toast_tuple_target = 128);
+ALTER TABLE fuzz.toasted_$worker ALTER billing_id SET STORAGE EXTERNAL, ALTER source SET STORAGE EXTERNAL, ALTER description SET STORAGE EXTENDED, ALTER metadata SET STORAGE EXTENDED;
 CREATE TABLE fuzz.files_$worker (org text, "or""g" uuid, bytes fuzz.size, kind fuzz.kind, length interval, "\xc3\x9cn\\" numeric, flag boolean);
 SQL
 }
