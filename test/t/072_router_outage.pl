@@ -31,13 +31,17 @@ my @up = grep { $_ % 2 == 0 } 0 .. $CLIENTS - 1;
 my @down = grep { $_ % 2 == 1 } 0 .. $CLIENTS - 1;
 my $a_bucket = $bucket[1];
 
-# Every client makes its calls one after the other, whatever comes of them.
+# Every client makes its calls one after the other, whatever comes of them. Some of
+# them surely while the node is down, and the last ones when it is back.
+my %WAIT = (250 => 'down', 320 => 'back');
+
 sub script
 {
 	my ($client) = @_;
 	my $name = "$directory/client-$client.sql";
 	append_to_file($name, join '', map {
-		"SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', md5('$client-$_'), 'amount', 1)), 'acc-$client');\n"
+		($WAIT{$_} ? "\\! until [ -e $directory/$WAIT{$_} ]; do sleep 0.1; done\n" : '')
+		  . "SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', md5('$client-$_'), 'amount', 1)), 'acc-$client');\n"
 		  . "\\echo $_ :SQLSTATE :ROW_COUNT\nSELECT FROM pg_sleep(0.005);\n" } 1 .. $CALLS);
 	return $name;
 }
@@ -65,6 +69,7 @@ my $alone;
 my @first = run_all(sub {
 	$victim->poll_query_until("bucket_$a_bucket", 'SELECT count(*) > 30 FROM usage_billing.usage') or die 'no load';
 	$victim->stop('immediate');
+	append_to_file("$directory/down", '');
 	my ($state, undef) = RouterNodes::outcome($router, 'router', "SELECT usage_billing.account_balance('acc-1')");
 	is($state, '08006', 'a call for a bucket of the dead node has an SQLSTATE of its own');
 	$router->psql('router', "SELECT usage_billing.account_balance('acc-1')", stderr => \$alone);
@@ -87,6 +92,7 @@ SQL
 	is((RouterNodes::outcome($router, 'router', "SELECT usage_billing.create_billing_account('lost-$cannot_create', 'lost')"))[0], '08006', 'an account there can not be created');
 	is($cluster->sql("SELECT count(*) FROM usage_billing.directory_account WHERE billing_id = 'lost'"), 0, 'and is not in the directory');
 	$victim->start;
+	append_to_file("$directory/back", '');
 });
 
 like($alone, qr/bucket is not available\nDETAIL:  Bucket $a_bucket does not answer; the others go on\.\nHINT:  Repeat the call/, 'the error names the bucket');
