@@ -25,7 +25,7 @@ chroot_mirror()
 chroot_namespaces()
 {
 	exec setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
-		--propagation private bash -euc "$1"$'\n''exit' "$@" </dev/null
+		--propagation private bash -euc "$1"$'\n''exit' chroot "${@:2}" </dev/null
 }
 
 # shellcheck disable=SC2016
