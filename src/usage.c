@@ -12,7 +12,6 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -69,20 +68,13 @@ static UbQuery store_usages = {
 PG_FUNCTION_INFO_V1(ub_usage_before_insert);
 PG_FUNCTION_INFO_V1(ub_usage_after_insert);
 PG_FUNCTION_INFO_V1(ub_create_usage);
-PG_FUNCTION_INFO_V1(ub_delivery_measures);
-
-static int
-trigger_depth(void)
-{
-	return DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0));
-}
 
 /* Whether the row at hand comes from create_usage's own statement. */
 static bool
 usage_is_from_call(void)
 {
 	return current_call != NULL &&
-		current_call->trigger_depth == trigger_depth();
+		current_call->trigger_depth == ub_trigger_depth();
 }
 
 static Datum
@@ -514,11 +506,11 @@ usage_store_query(UsageCall *call, text *billing_id, const UbUsageItem *items,
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(scratch);
 	}
-	call->trigger_depth = trigger_depth() + 1;
+	call->trigger_depth = ub_trigger_depth() + 1;
 	current_call = call;
 	PG_TRY();
 	{
-		call->created = ub_query_write(&store_usages, &rows, SPI_OK_INSERT);
+		call->created += ub_query_write(&store_usages, &rows, SPI_OK_INSERT);
 	}
 	PG_FINALLY();
 	{
@@ -528,7 +520,10 @@ usage_store_query(UsageCall *call, text *billing_id, const UbUsageItem *items,
 	ub_rows_end(&rows);
 }
 
-/* Stores a call's usages, in the order of their ids. */
+/*
+ * Stores a call's usages, in the order of their ids, unless they are there. The
+ * call is all zero at first.
+ */
 static void
 usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
 			int count)
@@ -543,9 +538,9 @@ usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
 												  ALLOCSET_SMALL_SIZES);
 	UbStore *store = ub_store_begin(&table);
 
-	memset(call, 0, sizeof(UsageCall));
 	call->billing_id = ub_value_slice(billing_id);
-	call->set = ub_deltas_new();
+	if (call->set == NULL)
+		call->set = ub_deltas_new();
 	if (store != NULL)
 	{
 		usage_store_rows(call, store, billing_id, items, count, scratch);
@@ -559,14 +554,16 @@ usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
 /*
  * Compares the items with what is stored under their ids, in a fresh snapshot:
  * the statement before may have found rows that its own could not see. Those
- * that it stored are the same by themselves.
+ * that it stored are the same by themselves. Returns false if one is gone that
+ * was there: it was pruned meanwhile.
  */
-static void
+static bool
 usage_check_stored(text *billing_id, const UbUsageItem *items, int count)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	UbScan scan;
 	ScanKeyData keys[2];
+	bool all_there = true;
 
 	ub_scan_key_text(&keys[0], USAGE_BILLING_ID + 1,
 					 PointerGetDatum(billing_id));
@@ -580,11 +577,9 @@ usage_check_stored(text *billing_id, const UbUsageItem *items, int count)
 
 		ub_scan_key_uuid(&keys[1], USAGE_ID + 1, UUIDPGetDatum(&items[i].id));
 		index_rescan(scan.desc, keys, 2, NULL, 0);
-		if (!ub_scan_next(&scan))
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("a usage was removed while it was being repeated"),
-					 errhint("Repeat the call.")));
+		all_there = ub_scan_next(&scan);
+		if (!all_there)
+			break;
 		slot_getallattrs(scan.slot);
 		usage_load(scan.slot->tts_values, scan.slot->tts_isnull, &stored);
 		fields = usage_differences(&items[i], &stored);
@@ -594,6 +589,7 @@ usage_check_stored(text *billing_id, const UbUsageItem *items, int count)
 	}
 	ub_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
+	return all_there;
 }
 
 /* SQL: create_usage(usages, billing_id, org_id, project_id) */
@@ -603,7 +599,7 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	UbChoice choice = ub_access_choice(fcinfo, 1);
 	UbAccount account;
 	UbUsageItem *items;
-	UsageCall call = {.created = 0};
+	UsageCall call = {0};
 	int count;
 	int unique;
 	int64 balance;
@@ -620,10 +616,12 @@ ub_create_usage(PG_FUNCTION_ARGS)
 		usage_normalise(UB_PLACE_ELEMENT(items[i].index), &items[i]);
 	unique = usage_sort_unique(items, count);
 
-	if (unique > 0)
-		usage_store(&call, account.billing_id, items, unique);
-	if (call.created < (uint64) unique)
-		usage_check_stored(account.billing_id, items, unique);
+	do
+	{
+		if (unique > 0)
+			usage_store(&call, account.billing_id, items, unique);
+	} while (call.created < (uint64) unique &&
+			 !usage_check_stored(account.billing_id, items, unique));
 	if (call.created > 0)
 		balance = ub_admission_post(&account, call.set,
 									call.stored_credit, call.taken);
@@ -637,68 +635,53 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(ub_object_end(&state));
 }
 
+/* Reads what a revert needs of the usage in slot. */
+static void
+usage_describe(TupleTableSlot *slot, UbUsage *usage)
+{
+	UbUsageItem item;
+
+	slot_getallattrs(slot);
+	usage_load(slot->tts_values, slot->tts_isnull, &item);
+	usage->feature = item.feature;
+	usage->amount = item.amount;
+	usage->source = ub_value_text(item.source);
+	usage->created_at = item.created_at;
+	memset(usage->measures, 0, sizeof(usage->measures));
+	if (ub_document_delivers(item.feature, item.source))
+		ub_document_measures(UB_PLACE_TABLE("usage"), item.metadata,
+							 usage->measures);
+}
+
 /*
- * Finds a usage and locks it against reverts by others, to the end of the
- * transaction. False if there is none.
+ * Finds a usage and locks it against reverts by others and against pruning, to
+ * the end of the transaction. False if there is none.
  */
 bool
 ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
 {
 	Relation rel = table_open(ub_catalog()->usage, RowShareLock);
-	TupleTableSlot *slot = usage_find(rel, PointerGetDatum(billing_id),
-									  UUIDPGetDatum(id));
-	bool found = slot != NULL;
+	TupleTableSlot *slot;
+	TM_Result result = TM_Deleted;
 
-	if (found)
+	while (result == TM_Deleted &&
+		   (slot = usage_find(rel, PointerGetDatum(billing_id),
+							  UUIDPGetDatum(id))) != NULL)
 	{
 		TM_FailureData failure;
-		TM_Result result;
-		UbUsageItem item;
 		ItemPointerData tid = slot->tts_tid;
 
-		slot_getallattrs(slot);
-		usage_load(slot->tts_values, slot->tts_isnull, &item);
-		usage->feature = item.feature;
-		usage->amount = item.amount;
-		usage->source = ub_value_text(item.source);
-		usage->created_at = item.created_at;
-		memset(usage->measures, 0, sizeof(usage->measures));
-		if (ub_document_delivers(item.feature, item.source))
-			ub_document_measures(UB_PLACE_TABLE("usage"), item.metadata,
-								 usage->measures);
-
+		usage_describe(slot, usage);
+		/* one that is pruned meanwhile is looked for again */
 		result = table_tuple_lock(rel, &tid, SnapshotSelf, slot,
 								  GetCurrentCommandId(true),
 								  LockTupleNoKeyExclusive, LockWaitBlock, 0,
 								  &failure);
-		/* invisible: of this very statement, so nobody else can see it */
-		if (result != TM_Ok && result != TM_Invisible)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("a usage was removed while it was being reverted"),
-					 errhint("Repeat the call.")));
 		ExecDropSingleTupleTableSlot(slot);
+		/* invisible: of this very statement, so nobody else can see it */
+		if (result != TM_Ok && result != TM_Invisible && result != TM_Deleted)
+			elog(ERROR, "a usage was changed while it was being reverted");
 	}
 	table_close(rel, NoLock);
-	return found;
-}
-
-/* SQL: delivery_measures(type, source, metadata) */
-Datum
-ub_delivery_measures(PG_FUNCTION_ARGS)
-{
-	int64 measures[UB_MEASURES];
-	Datum elements[UB_MEASURES];
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
-		!ub_document_delivers(PG_GETARG_OID(0) ==
-								  ub_catalog()->usage_type_feature,
-							  ub_value_slice(PG_GETARG_TEXT_PP(1))))
-		PG_RETURN_NULL();
-	ub_document_measures(UB_PLACE_TABLE("usage"), &PG_GETARG_JSONB_P(2)->root, measures);
-	for (int i = 0; i < UB_MEASURES; i++)
-		elements[i] = Int64GetDatum(measures[i]);
-	PG_RETURN_ARRAYTYPE_P(construct_array(elements, UB_MEASURES, INT8OID,
-										  sizeof(int64), FLOAT8PASSBYVAL,
-										  TYPALIGN_DOUBLE));
+	return result != TM_Deleted;
 }
