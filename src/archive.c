@@ -376,7 +376,8 @@ ub_prune_usage(PG_FUNCTION_ARGS)
 	if (max_rows <= 0)
 		ub_value_error(UB_PLACE_PARAMETER, "max_rows", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is %d; it must be positive", max_rows), NULL);
-	if (only && !ub_account_find(ub_value_text(billing_id), GetActiveSnapshot(), NULL))
+	if (only && !ub_account_find(ub_value_text(billing_id),
+								 GetActiveSnapshot(), NULL))
 		ub_error_no_account("billing_id", pnstrdup(billing_id.data, billing_id.len));
 	older_than = ub_value_hour(PG_GETARG_TIMESTAMPTZ(0));
 
