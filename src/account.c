@@ -268,9 +268,9 @@ account_has_facts(Datum billing_id, Snapshot snapshot)
 {
 	const UbCatalog *catalog = ub_catalog();
 	Oid tables[] = {catalog->usage, catalog->credit_grant,
-					catalog->usage_revert};
+					catalog->usage_revert, catalog->usage_archive};
 	Oid indexes[] = {catalog->usage_pkey, catalog->credit_grant_pkey,
-					 catalog->usage_revert_pkey};
+					 catalog->usage_revert_pkey, catalog->usage_archive_pkey};
 	bool found = false;
 
 	for (int i = 0; i < (int) lengthof(tables) && !found; i++)
@@ -319,6 +319,7 @@ ub_account_before_delete(PG_FUNCTION_ARGS)
 	LockRelationOid(catalog->usage, ShareRowExclusiveLock);
 	LockRelationOid(catalog->credit_grant, ShareRowExclusiveLock);
 	LockRelationOid(catalog->usage_revert, ShareRowExclusiveLock);
+	LockRelationOid(catalog->usage_archive, ShareRowExclusiveLock);
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
 	{
 		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());

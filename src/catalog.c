@@ -135,6 +135,8 @@ ub_catalog(void)
 	found.project_pkey = catalog_relation("project_pkey", schema);
 	found.usage = catalog_relation("usage", schema);
 	found.usage_pkey = catalog_relation("usage_pkey", schema);
+	found.usage_archive = catalog_relation("usage_archive", schema);
+	found.usage_archive_pkey = catalog_relation("usage_archive_pkey", schema);
 	found.usage_delta = catalog_relation("usage_delta", schema);
 	found.usage_delta_key = catalog_relation("usage_delta_key", schema);
 	found.usage_hourly = catalog_relation("usage_hourly", schema);
@@ -159,6 +161,7 @@ ub_catalog(void)
 	catalog_check_columns(found.storage_snapshot, 11);
 	catalog_check_columns(found.storage_source, 7);
 	catalog_check_columns(found.usage, 10);
+	catalog_check_columns(found.usage_archive, 13);
 	catalog_check_columns(found.usage_delta, 14);
 	catalog_check_columns(found.usage_hourly, 11);
 	catalog_check_columns(found.usage_revert, 18);

@@ -37,6 +37,8 @@ typedef struct UbCatalog
 	Oid project_pkey;
 	Oid usage;
 	Oid usage_pkey;
+	Oid usage_archive;
+	Oid usage_archive_pkey;
 	Oid usage_delta;
 	Oid usage_delta_key;
 	Oid usage_hourly;

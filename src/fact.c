@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -47,6 +48,42 @@ typedef struct KnownAccounts
 
 PG_FUNCTION_INFO_V1(ub_check_ids);
 PG_FUNCTION_INFO_V1(ub_fact_is_append_only);
+
+/* The depth of triggers at which facts may be moved; 0: nowhere. */
+static int moving_depth = 0;
+
+int
+ub_trigger_depth(void)
+{
+	return DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0));
+}
+
+/*
+ * Lets the caller's next statement move facts: its own triggers, and none that
+ * fire within them, find that they are being moved. Returns what the caller
+ * gives to ub_facts_moved, whatever comes of the statement.
+ */
+int
+ub_facts_move(void)
+{
+	int before = moving_depth;
+
+	moving_depth = ub_trigger_depth() + 1;
+	return before;
+}
+
+void
+ub_facts_moved(int before)
+{
+	moving_depth = before;
+}
+
+/* Whether the statement that fired the trigger at hand moves facts. */
+bool
+ub_facts_are_moving(void)
+{
+	return moving_depth != 0 && moving_depth == ub_trigger_depth();
+}
 
 /* Checks that function runs as a BEFORE INSERT row trigger of relid. */
 TriggerData *
@@ -352,7 +389,7 @@ ub_fact_find(Relation heap, Oid index_id, ScanKey keys, int nkeys)
 	return NULL;
 }
 
-/* Trigger: facts are append-only. */
+/* Trigger: facts are append-only, but for those that prune_usage moves. */
 Datum
 ub_fact_is_append_only(PG_FUNCTION_ARGS)
 {
@@ -363,6 +400,8 @@ ub_fact_is_append_only(PG_FUNCTION_ARGS)
 		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
 		TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 		ub_error_not_trigger("fact_is_append_only()");
+	if (ub_facts_are_moving())
+		return PointerGetDatum(NULL);
 	ereport(ERROR,
 			(errcode(UB_ERRCODE_APPEND_ONLY),
 			 errmsg("billing facts are append-only"),

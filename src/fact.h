@@ -21,6 +21,11 @@ typedef struct UbStored
 	TupleTableSlot *slot;
 } UbStored;
 
+extern int ub_trigger_depth(void);
+extern int ub_facts_move(void);
+extern void ub_facts_moved(int before);
+extern bool ub_facts_are_moving(void);
+
 extern TriggerData *ub_fact_before_row(FunctionCallInfo fcinfo, Oid relid,
 									   const char *function);
 extern void ub_stored_begin(UbStored *stored, FunctionCallInfo fcinfo,

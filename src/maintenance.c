@@ -10,7 +10,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -19,7 +18,6 @@
 
 #include "access.h"
 #include "catalog.h"
-#include "document.h"
 #include "escrow.h"
 #include "maintenance.h"
 #include "query.h"
@@ -74,7 +72,6 @@ static UbQuery rebuild_differences = {
 PG_FUNCTION_INFO_V1(ub_run_maintenance);
 PG_FUNCTION_INFO_V1(ub_rebuild);
 PG_FUNCTION_INFO_V1(ub_request_worker);
-PG_FUNCTION_INFO_V1(ub_delivery_measures);
 PG_FUNCTION_INFO_V1(ub_require_unscoped);
 
 /*
@@ -298,24 +295,4 @@ ub_request_worker(PG_FUNCTION_ARGS)
 {
 	ub_roster_hint_at_commit();
 	PG_RETURN_VOID();
-}
-
-/* SQL: delivery_measures(type, source, metadata), for verify and rebuild */
-Datum
-ub_delivery_measures(PG_FUNCTION_ARGS)
-{
-	int64 measures[UB_MEASURES];
-	Datum elements[UB_MEASURES];
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
-		!ub_document_delivers(PG_GETARG_OID(0) ==
-								  ub_catalog()->usage_type_feature,
-							  ub_value_slice(PG_GETARG_TEXT_PP(1))))
-		PG_RETURN_NULL();
-	ub_document_measures(UB_PLACE_TABLE("usage"), &PG_GETARG_JSONB_P(2)->root, measures);
-	for (int i = 0; i < UB_MEASURES; i++)
-		elements[i] = Int64GetDatum(measures[i]);
-	PG_RETURN_ARRAYTYPE_P(construct_array(elements, UB_MEASURES, INT8OID,
-										  sizeof(int64), FLOAT8PASSBYVAL,
-										  TYPALIGN_DOUBLE));
 }

@@ -497,7 +497,7 @@ revert_store(Datum *values, bool *nulls)
 				 errmsg("usage not found"),
 				 errdetail("usage_id %s is not a usage of the account.",
 						   ub_value_uuid_text(usage_id)),
-				 errhint("Check the id and the account; a revert can't be reverted.")));
+				 errhint("Check the id and the account; a revert can't be reverted, nor can usage that was pruned.")));
 	/* while the lock was waited for, the same call may have been stored */
 	if (id_given && revert_is_repeated(values, nulls))
 		return false;

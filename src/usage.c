@@ -12,7 +12,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -28,72 +27,30 @@
 #include "store.h"
 #include "usage.h"
 
-/* Columns of usage, counted from 0. */
-enum
-{
-	USAGE_BILLING_ID,
-	USAGE_ID,
-	USAGE_TYPE,
-	USAGE_AMOUNT,
-	USAGE_SOURCE,
-	USAGE_DESCRIPTION,
-	USAGE_USER_ID,
-	USAGE_METADATA,
-	USAGE_CREATED_AT,
-	USAGE_UPDATED_AT,
-	USAGE_COLUMNS
-};
-
-/*
- * A create_usage call. Its rows are complete and checked, and it leaves
- * duplicates out itself, so the row trigger has nothing to do for them. What it
- * stored is collected here, to be posted when it is admitted.
- */
-typedef struct UsageCall
-{
-	int trigger_depth; /* of its statement's own triggers, if it needs one */
-	UbSlice billing_id;
-	uint64 created;
-	bool stored_credit;
-	int128 taken; /* credits that it stored */
-	UbDeltaSet *set;
-} UsageCall;
-
-static UsageCall *current_call = NULL;
-
-static UbQuery store_usages = {
-	.text = "INSERT INTO usage_billing.usage SELECT * FROM usages"
-			" ON CONFLICT (billing_id, id) DO NOTHING",
-	.rows_name = "usages"};
+/* The call whose statement is running. */
+UbUsageCall *ub_usage_call = NULL;
 
 PG_FUNCTION_INFO_V1(ub_usage_before_insert);
 PG_FUNCTION_INFO_V1(ub_usage_after_insert);
-PG_FUNCTION_INFO_V1(ub_create_usage);
-
-static int
-trigger_depth(void)
-{
-	return DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0));
-}
 
 /* Whether the row at hand comes from create_usage's own statement. */
 static bool
 usage_is_from_call(void)
 {
-	return current_call != NULL &&
-		current_call->trigger_depth == trigger_depth();
+	return ub_usage_call != NULL &&
+		ub_usage_call->trigger_depth == ub_trigger_depth();
 }
 
-static Datum
-usage_type_datum(bool feature)
+Datum
+ub_usage_type(bool feature)
 {
 	return ObjectIdGetDatum(feature ? ub_catalog()->usage_type_feature :
 									  ub_catalog()->usage_type_credit);
 }
 
 /* Gives the source its stored form: lower case, "system" if there is none. */
-static void
-usage_normalise(UbPlace place, UbUsageItem *item)
+void
+ub_usage_normalise(UbPlace place, UbUsageItem *item)
 {
 	if (item->source.len == 0)
 	{
@@ -128,8 +85,8 @@ metadata_differs(JsonbContainer *a, JsonbContainer *b)
  * one stored under its id, null if the payload is the same. created_at counts
  * only if the caller gave one.
  */
-static const char *
-usage_differences(const UbUsageItem *item, const UbUsageItem *stored)
+const char *
+ub_usage_differences(const UbUsageItem *item, const UbUsageItem *stored)
 {
 	const char *fields = NULL;
 
@@ -148,8 +105,8 @@ usage_differences(const UbUsageItem *item, const UbUsageItem *stored)
 }
 
 /* Reads a row of usage, whose id and amount are not null, into item. */
-static void
-usage_load(Datum *values, bool *nulls, UbUsageItem *item)
+void
+ub_usage_load(Datum *values, bool *nulls, UbUsageItem *item)
 {
 	memset(item, 0, sizeof(UbUsageItem));
 	item->id = *DatumGetUUIDP(values[USAGE_ID]);
@@ -225,8 +182,8 @@ usage_is_stored(Relation usage, Datum billing_id, Datum id,
 	if (slot == NULL)
 		return false;
 	slot_getallattrs(slot);
-	usage_load(slot->tts_values, slot->tts_isnull, &stored);
-	fields = usage_differences(item, &stored);
+	ub_usage_load(slot->tts_values, slot->tts_isnull, &stored);
+	fields = ub_usage_differences(item, &stored);
 	if (fields != NULL)
 		ub_error_reused(NULL, ub_value_uuid_text(&item->id), fields);
 	ExecDropSingleTupleTableSlot(slot);
@@ -253,7 +210,7 @@ usage_complete(Datum *values, bool *nulls, UbUsageItem *item)
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
 
 	if (nulls[USAGE_TYPE])
-		values[USAGE_TYPE] = usage_type_datum(false);
+		values[USAGE_TYPE] = ub_usage_type(false);
 	if (nulls[USAGE_METADATA])
 		values[USAGE_METADATA] = JsonbPGetDatum(ub_document_empty());
 	if (nulls[USAGE_CREATED_AT])
@@ -275,7 +232,8 @@ usage_is_complete(Datum *values, bool *nulls, const UbUsageItem *item)
 	return !nulls[USAGE_TYPE] && !nulls[USAGE_METADATA] &&
 		!nulls[USAGE_CREATED_AT] && !nulls[USAGE_UPDATED_AT] &&
 		!nulls[USAGE_SOURCE] &&
-		item->source.data == VARDATA_ANY(DatumGetPointer(values[USAGE_SOURCE])) &&
+		item->source.data ==
+		VARDATA_ANY(DatumGetPointer(values[USAGE_SOURCE])) &&
 		(nulls[USAGE_DESCRIPTION] || item->description.len > 0) &&
 		(nulls[USAGE_USER_ID] || item->user_id.len > 0);
 }
@@ -304,9 +262,9 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 	if (nulls[USAGE_BILLING_ID] || nulls[USAGE_ID] || nulls[USAGE_AMOUNT])
 		return PointerGetDatum(trigger->tg_trigtuple);
 
-	usage_load(values, nulls, &item);
+	ub_usage_load(values, nulls, &item);
 	usage_check(ub_fact_text(values, nulls, USAGE_BILLING_ID), &item);
-	usage_normalise(UB_PLACE_TABLE("usage"), &item);
+	ub_usage_normalise(UB_PLACE_TABLE("usage"), &item);
 	ub_fact_check_account(fcinfo,
 						  ub_fact_text(values, nulls, USAGE_BILLING_ID));
 	if (usage_is_stored(trigger->tg_relation, values[USAGE_BILLING_ID],
@@ -346,8 +304,8 @@ usage_post(UbDeltaSet *set, UbSlice billing_id, const UbUsageItem *item)
 }
 
 /* The same for a usage that a call stored. */
-static void
-usage_post_call(UsageCall *call, const UbUsageItem *item)
+void
+ub_usage_post_call(UbUsageCall *call, const UbUsageItem *item)
 {
 	usage_post(call->set, call->billing_id, item);
 	if (!item->feature)
@@ -386,7 +344,7 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 			item.metadata = &metadata->root;
 		}
 		if (from_call)
-			usage_post_call(current_call, &item);
+			ub_usage_post_call(ub_usage_call, &item);
 		else
 		{
 			usage_post(set,
@@ -407,295 +365,53 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-static int
-usage_compare(const void *a, const void *b)
+/* Reads what a revert needs of the usage in slot. */
+static void
+usage_describe(TupleTableSlot *slot, UbUsage *usage)
 {
-	const UbUsageItem *x = a;
-	const UbUsageItem *y = b;
-	int order = memcmp(&x->id, &y->id, UUID_LEN);
+	UbUsageItem item;
 
-	return order != 0 ? order : x->index - y->index;
+	slot_getallattrs(slot);
+	ub_usage_load(slot->tts_values, slot->tts_isnull, &item);
+	usage->feature = item.feature;
+	usage->amount = item.amount;
+	usage->source = ub_value_text(item.source);
+	usage->created_at = item.created_at;
+	memset(usage->measures, 0, sizeof(usage->measures));
+	if (ub_document_delivers(item.feature, item.source))
+		ub_document_measures(UB_PLACE_TABLE("usage"), item.metadata,
+							 usage->measures);
 }
 
 /*
- * Puts the items into id order, the order in which all calls wait for each
- * other, and drops repeated ones. Returns how many are left.
- */
-static int
-usage_sort_unique(UbUsageItem *items, int count)
-{
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	int kept = 0;
-
-	qsort(items, count, sizeof(UbUsageItem), usage_compare);
-	for (int i = 0; i < count; i++)
-	{
-		/* when it was used counts for a comparison only where it was given */
-		if (!items[i].has_created_at)
-			items[i].created_at = now;
-		if (kept > 0 &&
-			memcmp(&items[kept - 1].id, &items[i].id, UUID_LEN) == 0)
-		{
-			const char *fields = usage_differences(&items[i],
-												   &items[kept - 1]);
-
-			if (fields != NULL)
-				ub_error_reused(ub_place_text(UB_PLACE_ELEMENT(items[i].index), ""),
-								ub_value_uuid_text(&items[i].id), fields);
-		}
-		else
-			items[kept++] = items[i];
-	}
-	return kept;
-}
-
-/* Makes a row of usage of an item, in the current memory context. */
-static void
-usage_row(text *billing_id, const UbUsageItem *item, TimestampTz now,
-		  Datum *values, bool *nulls)
-{
-	memset(nulls, false, USAGE_COLUMNS);
-	values[USAGE_BILLING_ID] = PointerGetDatum(billing_id);
-	values[USAGE_ID] = UUIDPGetDatum(&item->id);
-	values[USAGE_TYPE] = usage_type_datum(item->feature);
-	values[USAGE_AMOUNT] = Int64GetDatum(item->amount);
-	values[USAGE_SOURCE] = PointerGetDatum(ub_value_text(item->source));
-	nulls[USAGE_DESCRIPTION] = item->description.len == 0;
-	if (!nulls[USAGE_DESCRIPTION])
-		values[USAGE_DESCRIPTION] = PointerGetDatum(
-			ub_value_text(item->description));
-	nulls[USAGE_USER_ID] = item->user_id.len == 0;
-	if (!nulls[USAGE_USER_ID])
-		values[USAGE_USER_ID] = PointerGetDatum(ub_value_text(item->user_id));
-	values[USAGE_METADATA] = JsonbPGetDatum(
-		ub_document_metadata(item->metadata, item->metadata_len));
-	values[USAGE_CREATED_AT] = TimestampTzGetDatum(item->created_at);
-	values[USAGE_UPDATED_AT] = TimestampTzGetDatum(now);
-}
-
-/* Stores a call's rows one by one, without a query. */
-static void
-usage_store_rows(UsageCall *call, UbStore *store, text *billing_id,
-				 const UbUsageItem *items, int count, MemoryContext scratch)
-{
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	ScanKeyData keys[2];
-
-	ub_scan_key_text(&keys[0], USAGE_BILLING_ID + 1,
-					 PointerGetDatum(billing_id));
-	for (int i = 0; i < count; i++)
-	{
-		Datum values[USAGE_COLUMNS];
-		bool nulls[USAGE_COLUMNS];
-		MemoryContext old = MemoryContextSwitchTo(scratch);
-		bool stored;
-
-		usage_row(billing_id, &items[i], now, values, nulls);
-		ub_scan_key_uuid(&keys[1], USAGE_ID + 1, values[USAGE_ID]);
-		stored = ub_store_put(store, keys, 2, values, nulls);
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(scratch);
-		if (stored)
-		{
-			call->created++;
-			usage_post_call(call, &items[i]);
-		}
-	}
-}
-
-/*
- * Stores a call's rows by a query, which does all that somebody may have put on
- * the table. Its trigger tells what it stored.
- */
-static void
-usage_store_query(UsageCall *call, text *billing_id, const UbUsageItem *items,
-				  int count, MemoryContext scratch)
-{
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	UsageCall *outer = current_call;
-	UbRows rows;
-
-	ub_rows_begin(&rows, ub_catalog()->usage);
-	for (int i = 0; i < count; i++)
-	{
-		Datum values[USAGE_COLUMNS];
-		bool nulls[USAGE_COLUMNS];
-		MemoryContext old = MemoryContextSwitchTo(scratch);
-
-		usage_row(billing_id, &items[i], now, values, nulls);
-		ub_rows_add(&rows, values, nulls);
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(scratch);
-	}
-	call->trigger_depth = trigger_depth() + 1;
-	current_call = call;
-	PG_TRY();
-	{
-		call->created = ub_query_write(&store_usages, &rows, SPI_OK_INSERT);
-	}
-	PG_FINALLY();
-	{
-		current_call = outer;
-	}
-	PG_END_TRY();
-	ub_rows_end(&rows);
-}
-
-/* Stores a call's usages, in the order of their ids. */
-static void
-usage_store(UsageCall *call, text *billing_id, const UbUsageItem *items,
-			int count)
-{
-	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
-												  "usage_billing row",
-												  ALLOCSET_SMALL_SIZES);
-	UbStoreTable table;
-	UbStore *store;
-
-	/* its index may have been made anew while we waited for the lock */
-	LockRelationOid(ub_catalog()->usage, RowExclusiveLock);
-	table.table = ub_catalog()->usage;
-	table.key = ub_catalog()->usage_pkey;
-	table.before_insert = ub_catalog()->usage_before_insert;
-	table.after_insert = ub_catalog()->usage_after_insert;
-	store = ub_store_begin(&table);
-
-	memset(call, 0, sizeof(UsageCall));
-	call->billing_id = ub_value_slice(billing_id);
-	call->set = ub_deltas_new();
-	if (store != NULL)
-	{
-		usage_store_rows(call, store, billing_id, items, count, scratch);
-		ub_store_end(store);
-	}
-	else
-		usage_store_query(call, billing_id, items, count, scratch);
-	MemoryContextDelete(scratch);
-}
-
-/*
- * Compares the items with what is stored under their ids, in a fresh snapshot:
- * the statement before may have found rows that its own could not see. Those
- * that it stored are the same by themselves.
- */
-static void
-usage_check_stored(text *billing_id, const UbUsageItem *items, int count)
-{
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	UbScan scan;
-	ScanKeyData keys[2];
-
-	ub_scan_key_text(&keys[0], USAGE_BILLING_ID + 1,
-					 PointerGetDatum(billing_id));
-	ub_scan_key_uuid(&keys[1], USAGE_ID + 1, UUIDPGetDatum(&items[0].id));
-	ub_scan_begin(&scan, ub_catalog()->usage, ub_catalog()->usage_pkey,
-				  snapshot, keys, 2);
-	for (int i = 0; i < count; i++)
-	{
-		UbUsageItem stored;
-		const char *fields;
-
-		ub_scan_key_uuid(&keys[1], USAGE_ID + 1, UUIDPGetDatum(&items[i].id));
-		index_rescan(scan.desc, keys, 2, NULL, 0);
-		if (!ub_scan_next(&scan))
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("a usage was removed while it was being repeated"),
-					 errhint("Repeat the call.")));
-		slot_getallattrs(scan.slot);
-		usage_load(scan.slot->tts_values, scan.slot->tts_isnull, &stored);
-		fields = usage_differences(&items[i], &stored);
-		if (fields != NULL)
-			ub_error_reused(ub_place_text(UB_PLACE_ELEMENT(items[i].index), ""),
-							ub_value_uuid_text(&items[i].id), fields);
-	}
-	ub_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-}
-
-/* SQL: create_usage(usages, billing_id, org_id, project_id) */
-Datum
-ub_create_usage(PG_FUNCTION_ARGS)
-{
-	UbChoice choice = ub_access_choice(fcinfo, 1);
-	UbAccount account;
-	UbUsageItem *items;
-	UsageCall call = {.created = 0};
-	int count;
-	int unique;
-	int64 balance;
-	JsonbParseState *state;
-
-	PreventCommandIfReadOnly("create_usage()");
-	ub_access_account(&choice, GetTransactionSnapshot(), &account);
-	if (PG_ARGISNULL(0))
-		ub_value_error(UB_PLACE_PARAMETER, "usages", ERRCODE_INVALID_PARAMETER_VALUE,
-					   "is null", "Send an array of objects.");
-	items = ub_document_usages(PG_GETARG_JSONB_P(0),
-							   ub_value_slice(account.billing_id), &count);
-	for (int i = 0; i < count; i++)
-		usage_normalise(UB_PLACE_ELEMENT(items[i].index), &items[i]);
-	unique = usage_sort_unique(items, count);
-
-	if (unique > 0)
-		usage_store(&call, account.billing_id, items, unique);
-	if (call.created < (uint64) unique)
-		usage_check_stored(account.billing_id, items, unique);
-	if (call.created > 0)
-		balance = ub_admission_post(&account, call.set,
-									call.stored_credit, call.taken);
-	else
-		balance = ub_ledger_balance_now(account.billing_id);
-
-	ub_object_begin(&state);
-	ub_object_int(&state, "created", (int64) call.created);
-	ub_object_int(&state, "duplicates", count - (int64) call.created);
-	ub_object_int(&state, "balance", balance);
-	PG_RETURN_DATUM(ub_object_end(&state));
-}
-
-/*
- * Finds a usage and locks it against reverts by others, to the end of the
- * transaction. False if there is none.
+ * Finds a usage and locks it against reverts by others and against pruning, to
+ * the end of the transaction. False if there is none.
  */
 bool
 ub_usage_lock(text *billing_id, const pg_uuid_t *id, UbUsage *usage)
 {
 	Relation rel = table_open(ub_catalog()->usage, RowShareLock);
-	TupleTableSlot *slot = usage_find(rel, PointerGetDatum(billing_id),
-									  UUIDPGetDatum(id));
-	bool found = slot != NULL;
+	TupleTableSlot *slot;
+	TM_Result result = TM_Deleted;
 
-	if (found)
+	while (result == TM_Deleted &&
+		   (slot = usage_find(rel, PointerGetDatum(billing_id),
+							  UUIDPGetDatum(id))) != NULL)
 	{
 		TM_FailureData failure;
-		TM_Result result;
-		UbUsageItem item;
 		ItemPointerData tid = slot->tts_tid;
 
-		slot_getallattrs(slot);
-		usage_load(slot->tts_values, slot->tts_isnull, &item);
-		usage->feature = item.feature;
-		usage->amount = item.amount;
-		usage->source = ub_value_text(item.source);
-		usage->created_at = item.created_at;
-		memset(usage->measures, 0, sizeof(usage->measures));
-		if (ub_document_delivers(item.feature, item.source))
-			ub_document_measures(UB_PLACE_TABLE("usage"), item.metadata,
-								 usage->measures);
-
+		usage_describe(slot, usage);
+		/* one that is pruned meanwhile is looked for again */
 		result = table_tuple_lock(rel, &tid, SnapshotSelf, slot,
 								  GetCurrentCommandId(true),
 								  LockTupleNoKeyExclusive, LockWaitBlock, 0,
 								  &failure);
-		/* invisible: of this very statement, so nobody else can see it */
-		if (result != TM_Ok && result != TM_Invisible)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("a usage was removed while it was being reverted"),
-					 errhint("Repeat the call.")));
 		ExecDropSingleTupleTableSlot(slot);
+		/* invisible: of this very statement, so nobody else can see it */
+		if (result != TM_Ok && result != TM_Invisible && result != TM_Deleted)
+			elog(ERROR, "a usage was changed while it was being reverted");
 	}
 	table_close(rel, NoLock);
-	return found;
+	return result != TM_Deleted;
 }

@@ -48,6 +48,7 @@ GRANT SELECT ON
 	usage_billing.storage_snapshot,
 	usage_billing.stored_file,
 	usage_billing.usage,
+	usage_billing.usage_archive,
 	usage_billing.usage_remaining,
 	usage_billing.usage_revert
 TO billing_tenant, billing_service;
@@ -58,6 +59,7 @@ GRANT EXECUTE ON FUNCTION
 	usage_billing.create_billing_account(text, text, bigint, boolean, jsonb),
 	usage_billing.create_project(text, text),
 	usage_billing.grant_credits(uuid, bigint, text, text, text, text, text, text, jsonb),
+	usage_billing.prune_usage(timestamptz, text, integer),
 	usage_billing.rebuild(text),
 	usage_billing.recount_storage_usage(text),
 	usage_billing.revert_usage(uuid, bigint, text, text, text, uuid, text, text, jsonb),

@@ -79,8 +79,29 @@ CREATE TABLE usage_billing.usage_revert (
 );
 CREATE INDEX usage_revert_time ON usage_billing.usage_revert (billing_id, created_at);
 
+-- What prune_usage took out of usage, summed up. A row is what one batch took of
+-- an hour; an hour may have several. So it is a fact like any other: it never
+-- changes, and loading it again adds nothing.
+CREATE TABLE usage_billing.usage_archive (
+	billing_id		text COLLATE "C" NOT NULL,
+	id				uuid NOT NULL,
+	hour			timestamptz NOT NULL,
+	source			text COLLATE "C" NOT NULL DEFAULT 'system',
+	type			usage_billing.usage_type NOT NULL DEFAULT 'credit',
+	amount			bigint NOT NULL,
+	events			bigint NOT NULL,
+	viewing_seconds	bigint NOT NULL DEFAULT 0,
+	viewing_bytes	bigint NOT NULL DEFAULT 0,
+	egress_seconds	bigint NOT NULL DEFAULT 0,
+	egress_seconds_additional_targets bigint NOT NULL DEFAULT 0,
+	egress_bytes	bigint NOT NULL DEFAULT 0,
+	created_at		timestamptz NOT NULL,
+	CONSTRAINT usage_archive_pkey PRIMARY KEY (billing_id, id)
+);
+
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.billing_account', '');
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.project', '');
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.credit_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.usage', '');
+SELECT pg_catalog.pg_extension_config_dump('usage_billing.usage_archive', '');
 SELECT pg_catalog.pg_extension_config_dump('usage_billing.usage_revert', '');

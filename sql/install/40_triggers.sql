@@ -24,6 +24,10 @@ CREATE FUNCTION usage_billing.revert_before_insert() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ub_revert_before_insert';
 CREATE FUNCTION usage_billing.revert_after_insert() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ub_revert_after_insert';
+CREATE FUNCTION usage_billing.archive_before_insert() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'ub_archive_before_insert';
+CREATE FUNCTION usage_billing.archive_after_insert() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'ub_archive_after_insert';
 CREATE FUNCTION usage_billing.fact_is_append_only() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ub_fact_is_append_only';
 
@@ -62,4 +66,12 @@ CREATE TRIGGER after_insert AFTER INSERT ON usage_billing.usage_revert
 	REFERENCING NEW TABLE AS stored
 	FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.revert_after_insert();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON usage_billing.usage_revert
+	FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.fact_is_append_only();
+
+CREATE TRIGGER before_insert BEFORE INSERT ON usage_billing.usage_archive
+	FOR EACH ROW EXECUTE FUNCTION usage_billing.archive_before_insert();
+CREATE TRIGGER after_insert AFTER INSERT ON usage_billing.usage_archive
+	REFERENCING NEW TABLE AS stored
+	FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.archive_after_insert();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON usage_billing.usage_archive
 	FOR EACH STATEMENT EXECUTE FUNCTION usage_billing.fact_is_append_only();

@@ -8,6 +8,12 @@ CREATE FUNCTION usage_billing.rebuild(billing_id text DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'ub_rebuild';
 
+CREATE FUNCTION usage_billing.prune_usage(
+	older_than timestamptz, billing_id text DEFAULT NULL, max_rows integer DEFAULT 10000)
+	RETURNS bigint
+	LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'ub_prune_usage';
+
 CREATE FUNCTION usage_billing.require_unscoped() RETURNS void
 	LANGUAGE c STABLE
 	AS 'MODULE_PATHNAME', 'ub_require_unscoped';
@@ -46,6 +52,12 @@ BEGIN ATOMIC
 			FROM usage_billing.usage x
 			WHERE account IS NULL OR x.billing_id = account) AS u
 		GROUP BY u.billing_id, u.hour, u.source, u.type
+		UNION ALL
+		SELECT a.billing_id, a.hour, a.source, a.type, sum(a.amount), sum(a.events), sum(a.viewing_seconds),
+			sum(a.viewing_bytes), sum(a.egress_seconds), sum(a.egress_seconds_additional_targets), sum(a.egress_bytes)
+		FROM usage_billing.usage_archive a
+		WHERE account IS NULL OR a.billing_id = account
+		GROUP BY a.billing_id, a.hour, a.source, a.type
 		UNION ALL
 		SELECT r.billing_id, date_trunc('hour', r.usage_at, 'UTC'), r.usage_source, r.usage_type,
 			-sum(r.amount), -sum(r.usage_events), -sum(r.viewing_seconds), -sum(r.viewing_bytes),
@@ -136,6 +148,9 @@ BEGIN
 		UNION ALL
 		SELECT 'credit_grant', g.billing_id, count(*) FROM usage_billing.credit_grant g
 		WHERE account IS NULL OR g.billing_id = account GROUP BY g.billing_id
+		UNION ALL
+		SELECT 'usage_archive', h.billing_id, count(*) FROM usage_billing.usage_archive h
+		WHERE account IS NULL OR h.billing_id = account GROUP BY h.billing_id
 		UNION ALL
 		SELECT 'usage_revert', r.billing_id, count(*) FROM usage_billing.usage_revert r
 		WHERE account IS NULL OR r.billing_id = account GROUP BY r.billing_id

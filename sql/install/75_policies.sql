@@ -32,7 +32,7 @@ BEGIN
 	FOR entry IN
 		SELECT c.oid::regclass AS name,
 			CASE
-				WHEN c.relname IN ('usage', 'usage_revert', 'credit_grant') THEN 'billing_id'
+				WHEN c.relname IN ('usage', 'usage_archive', 'usage_revert', 'credit_grant') THEN 'billing_id'
 				WHEN c.relname IN ('billing_account', 'project', 'storage_limit', 'storage_snapshot', 'stored_file') THEN 'org_id'
 			END AS key
 		FROM pg_class c

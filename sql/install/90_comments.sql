@@ -96,6 +96,14 @@ billing_id: the account to rebuild; absent: all accounts.
 For use after a load with triggers disabled. Exact while usage is being reported; what is right already doesn''t change.
 Errors: 42501 under an organisation''s token.';
 
+COMMENT ON FUNCTION usage_billing.prune_usage(timestamptz, text, integer) IS
+'Moves old usage that is billed out into sums by the hour
+older_than: usage of hours (UTC) that ended by then and by its account''s last billing date is moved; rounded down to the hour.
+billing_id: the account to prune; absent: all accounts. max_rows: usages that one call moves at most, 1 or more, default 10000.
+Returns how many usages were moved; repeat the call until it is 0. No balance, trend or sum changes; single usages of that time are gone:
+they can''t be listed or reverted any more, and one that arrives again with its old id is new.
+Passes over usage that another transaction has locked. Errors: 22023 malformed input; PT404 no such account; 42501 under an organisation''s token.';
+
 
 -- Functions that triggers call
 
@@ -110,13 +118,15 @@ COMMENT ON FUNCTION usage_billing.grant_before_insert() IS 'trigger: completes a
 COMMENT ON FUNCTION usage_billing.grant_after_insert() IS 'trigger: posts the grants that a statement stored';
 COMMENT ON FUNCTION usage_billing.revert_before_insert() IS 'trigger: completes and checks a new revert, and skips one that is there already';
 COMMENT ON FUNCTION usage_billing.revert_after_insert() IS 'trigger: posts the reverts that a statement stored';
+COMMENT ON FUNCTION usage_billing.archive_before_insert() IS 'trigger: completes and checks new sums of usage, and skips those that are there already';
+COMMENT ON FUNCTION usage_billing.archive_after_insert() IS 'trigger: posts the sums of usage that a statement stored, unless they were posted as usage';
 COMMENT ON FUNCTION usage_billing.fact_is_append_only() IS 'trigger: keeps facts from being changed or removed';
 
 
 -- Functions that other functions call
 
 COMMENT ON FUNCTION usage_billing.require_unscoped() IS 'refuses a request that is scoped to an organisation; for verify';
-COMMENT ON FUNCTION usage_billing.delivery_measures(usage_billing.usage_type, text, jsonb) IS 'the measurements that a delivery usage carries in its metadata; for verify and rebuild';
+COMMENT ON FUNCTION usage_billing.delivery_measures(usage_billing.usage_type, text, jsonb) IS 'the measurements that a delivery usage carries in its metadata; for verify, rebuild and prune_usage';
 COMMENT ON FUNCTION usage_billing.derived_sums(text) IS 'what the facts and the derived tables say, by account and hour; for verify and rebuild';
 COMMENT ON FUNCTION usage_billing.derived_differences(text) IS 'where the facts and the derived tables differ; for verify and rebuild';
 
@@ -190,6 +200,23 @@ COMMENT ON COLUMN usage_billing.usage_revert.viewing_bytes IS 'bytes of viewing 
 COMMENT ON COLUMN usage_billing.usage_revert.egress_seconds IS 'seconds of egress that are taken back';
 COMMENT ON COLUMN usage_billing.usage_revert.egress_seconds_additional_targets IS 'seconds of egress to additional targets that are taken back';
 COMMENT ON COLUMN usage_billing.usage_revert.egress_bytes IS 'bytes of egress that are taken back';
+
+COMMENT ON TABLE usage_billing.usage_archive IS
+'Usage that is kept as sums by the hour only
+Append-only. A row is what one call of prune_usage took of one hour, source and type. Loading a row that is there already changes nothing.';
+COMMENT ON COLUMN usage_billing.usage_archive.billing_id IS 'the account that used';
+COMMENT ON COLUMN usage_billing.usage_archive.id IS 'the row''s id, a key within its account; null on insert: made from hour, source and type';
+COMMENT ON COLUMN usage_billing.usage_archive.hour IS 'start of the hour, in UTC';
+COMMENT ON COLUMN usage_billing.usage_archive.source IS 'source of the usages, in lower case, at most 255 bytes';
+COMMENT ON COLUMN usage_billing.usage_archive.type IS 'type of the usages';
+COMMENT ON COLUMN usage_billing.usage_archive.amount IS 'sum of the amounts; what was reverted is not taken off';
+COMMENT ON COLUMN usage_billing.usage_archive.events IS 'number of usages, also of those that were reverted';
+COMMENT ON COLUMN usage_billing.usage_archive.viewing_seconds IS 'seconds of viewing; what was reverted is not taken off';
+COMMENT ON COLUMN usage_billing.usage_archive.viewing_bytes IS 'bytes of viewing; what was reverted is not taken off';
+COMMENT ON COLUMN usage_billing.usage_archive.egress_seconds IS 'seconds of egress; what was reverted is not taken off';
+COMMENT ON COLUMN usage_billing.usage_archive.egress_seconds_additional_targets IS 'seconds of egress to additional targets; what was reverted is not taken off';
+COMMENT ON COLUMN usage_billing.usage_archive.egress_bytes IS 'bytes of egress; what was reverted is not taken off';
+COMMENT ON COLUMN usage_billing.usage_archive.created_at IS 'when the usages were moved; null on insert: now';
 
 
 -- Derived from the facts

@@ -120,7 +120,8 @@ FROM (VALUES
 -- What is for requests without an organisation's scope only.
 SELECT is(ub_test.code('ub_test_app', claims, call), code, format('%s with claims %s', call, coalesce(quote_literal(claims), 'not set')))
 FROM (VALUES ('usage_billing.verify()'), ($$usage_billing.verify(billing_id => 'acc_a')$$), ('usage_billing.rebuild()'),
-	($$usage_billing.rebuild(billing_id => 'acc_a')$$), ('usage_billing.run_maintenance()')) AS calls (call)
+	($$usage_billing.rebuild(billing_id => 'acc_a')$$), ('usage_billing.run_maintenance()'),
+	($$usage_billing.prune_usage('2024-01-01Z')$$), ($$usage_billing.prune_usage('2024-01-01Z', 'acc_a')$$)) AS calls (call)
 CROSS JOIN (VALUES (NULL, '00000'), ('', '00000'), ('{"org_id": "org_a"}', '42501'), ('{"role": "web_anon"}', '42501')) AS claims (claims, code);
 
 -- Claims that name no organisation, or no JSON at all, open nothing.
@@ -201,14 +202,14 @@ SELECT set_eq($$SELECT nspname::text FROM pg_namespace WHERE nspname = 'usage_bi
 	ARRAY[]::text[], 'nor is the schema');
 SELECT is(ub_test.code('ub_test_none', NULL, format('usage_billing.%s(%s)', f, rtrim(arguments, ', '))), '42501', format('without a right: %s', f))
 FROM (SELECT * FROM function_of_account UNION ALL VALUES ('create_billing_account', $$'org_n'$$), ('create_project', $$'prj_n', 'org_n'$$), ('verify', ''), ('rebuild', ''),
-	('run_maintenance', '')) c;
+	('run_maintenance', ''), ('prune_usage', 'now()')) c;
 SELECT is(ub_test.code(r, NULL, format('(SELECT count(*) FROM usage_billing.%I)', t)), '42501', format('%s reads %s', r, t))
 FROM (VALUES ('ub_test_none'), ('ub_test_app')) AS roles (r)
 CROSS JOIN (SELECT relname FROM pg_class WHERE relnamespace = 'usage_billing'::regnamespace AND relkind IN ('r', 'p', 'v')) AS tables (t);
 
 -- Every function for callers runs with its owner's rights and a search_path of its own.
 SELECT set_eq($$SELECT p.oid::regprocedure::text FROM pg_proc p JOIN (VALUES ('create_billing_account'), ('create_project'), ('grant_credits'), ('create_usage'),
-		('revert_usage'), ('account_balance'), ('total_debited'), ('account_transactions'), ('verify'), ('rebuild'), ('run_maintenance')) AS api (name) ON proname = name
+		('revert_usage'), ('account_balance'), ('total_debited'), ('account_transactions'), ('verify'), ('rebuild'), ('run_maintenance'), ('prune_usage')) AS api (name) ON proname = name
 	WHERE pronamespace = 'usage_billing'::regnamespace
 	AND NOT (prosecdef AND EXISTS (SELECT FROM unnest(proconfig) c WHERE c ~ '^search_path=.*(^|[=, ])pg_temp$'))$$,
 	ARRAY[]::text[], 'every API function is SECURITY DEFINER with a search_path that ends in pg_temp');
@@ -217,7 +218,7 @@ SELECT set_eq($$SELECT p.oid::regprocedure::text FROM pg_proc p WHERE pronamespa
 	ARRAY[]::text[], 'no function is SECURITY DEFINER without that');
 SELECT is(provolatile::text, v, format('%s is %s', name, v))
 FROM (VALUES ('account_balance', 's'), ('total_debited', 's'), ('account_transactions', 's'), ('verify', 's'), ('create_usage', 'v'), ('revert_usage', 'v'),
-	('grant_credits', 'v'), ('create_billing_account', 'v'), ('create_project', 'v'), ('rebuild', 'v'), ('run_maintenance', 'v')) AS api (name, v)
+	('grant_credits', 'v'), ('create_billing_account', 'v'), ('create_project', 'v'), ('rebuild', 'v'), ('run_maintenance', 'v'), ('prune_usage', 'v')) AS api (name, v)
 LEFT JOIN pg_proc ON proname = name AND pronamespace = 'usage_billing'::regnamespace;
 
 -- A role that may read the tables sees in them what the functions show it.

@@ -202,10 +202,10 @@ SELECT is(ub_test.books(), '', 'and the books are right');
 
 -- Facts never change.
 SELECT ub_test.fails(format(call, fact), 'UB004', NULL, format(call, fact))
-FROM (VALUES ('usage'), ('credit_grant'), ('usage_revert')) AS facts (fact)
+FROM (VALUES ('usage'), ('credit_grant'), ('usage_revert'), ('usage_archive')) AS facts (fact)
 CROSS JOIN (VALUES
 	('UPDATE usage_billing.%s SET amount = amount + 1'),
-	('UPDATE usage_billing.%s SET description = NULL WHERE false'),
+	('UPDATE usage_billing.%s SET created_at = NULL WHERE false'),
 	('DELETE FROM usage_billing.%s'),
 	('DELETE FROM usage_billing.%s WHERE billing_id = ''nobody'''),
 	('TRUNCATE usage_billing.%s'),
@@ -372,7 +372,7 @@ BEGIN
 	RETURN wrong;
 END $$;
 SELECT is(ub_test.misused(oid::regprocedure, 'ub_test.stranger'), '', format('%s on another table, or at another time, is an error', oid::regprocedure))
-FROM pg_proc WHERE pronamespace = 'usage_billing'::regnamespace AND prorettype = 'trigger'::regtype AND prosrc ~ '^ub_(usage|grant|revert|fact|account|project)_'
+FROM pg_proc WHERE pronamespace = 'usage_billing'::regnamespace AND prorettype = 'trigger'::regtype AND prosrc ~ '^ub_(usage|archive|grant|revert|fact|account|project)_'
 ORDER BY proname;
 SELECT is((ub_test.try(format('CREATE TRIGGER a_misused %s EXECUTE FUNCTION usage_billing.%s(); INSERT INTO usage_billing.%s (billing_id, id, amount)
 	VALUES (%L, ub_test.id(95), 1)', form, f, fact, 'acc_b'))).code, '39P01', format('%s() on %s is an error', f, fact))
@@ -382,6 +382,8 @@ FROM (VALUES
 	('usage_after_insert', 'credit_grant', 'AFTER INSERT ON usage_billing.credit_grant REFERENCING NEW TABLE AS stored FOR EACH STATEMENT'),
 	('grant_after_insert', 'usage', 'AFTER INSERT ON usage_billing.usage REFERENCING NEW TABLE AS stored FOR EACH STATEMENT'),
 	('usage_after_insert', 'usage', 'AFTER INSERT ON usage_billing.usage FOR EACH ROW'),
+	('archive_before_insert', 'usage', 'BEFORE INSERT ON usage_billing.usage FOR EACH ROW'),
+	('archive_after_insert', 'usage', 'AFTER INSERT ON usage_billing.usage REFERENCING NEW TABLE AS stored FOR EACH STATEMENT'),
 	('usage_before_insert', 'usage', 'BEFORE INSERT ON usage_billing.usage FOR EACH STATEMENT')
 ) AS c (f, fact, form);
 

@@ -27,10 +27,12 @@ SELECT format('acc_%s', n % 60 + 1), ub_test.id(n), 5, 'x', timestamptz '2024-01
 INSERT INTO usage_billing.usage (billing_id, id, amount, created_at) VALUES ('zzz', ub_test.id(1), 1, '2024-01-01'), (' first', ub_test.id(1), 1, '2024-01-01');
 INSERT INTO usage_billing.credit_grant (billing_id, id, amount) SELECT format('acc_%s', n % 60 + 1), ub_test.id(n), 5 FROM generate_series(1, 6000) n;
 INSERT INTO usage_billing.usage_revert (billing_id, usage_id, amount) SELECT format('acc_%s', n % 60 + 1), ub_test.id(n), 2 FROM generate_series(1, 6000) n;
+INSERT INTO usage_billing.usage_archive (billing_id, hour, source, amount, events)
+SELECT format('acc_%s', n % 60 + 1), timestamptz '2020-01-01Z' + n * interval '1 hour', 'x', 5, 1 FROM generate_series(1, 6000) n;
 INSERT INTO usage_billing.stored_file (file_id, org_id, bytes) SELECT format('file_%s', n), format('org_%s', n % 60 + 1), 1 FROM generate_series(1, 6000) n;
 INSERT INTO usage_billing.storage_snapshot (org_id, snapshot_date) SELECT format('org_%s', o), date '2024-01-01' + d FROM generate_series(1, 60) o, generate_series(1, 100) d;
 INSERT INTO usage_billing.project (project_id, org_id) SELECT format('more_%s', n), format('org_%s', n % 60 + 1) FROM generate_series(1, 6000) n;
-ANALYZE usage_billing.usage, usage_billing.credit_grant, usage_billing.usage_revert, usage_billing.stored_file, usage_billing.storage_snapshot, usage_billing.project,
+ANALYZE usage_billing.usage, usage_billing.credit_grant, usage_billing.usage_revert, usage_billing.usage_archive, usage_billing.stored_file, usage_billing.storage_snapshot, usage_billing.project,
 	usage_billing.billing_account;
 
 -- A query as a role with claims: its rows as text, or the SQLSTATE.
@@ -64,7 +66,7 @@ END $$;
 SELECT ok(c.relrowsecurity AND NOT c.relforcerowsecurity, format('%s: row-level security', c.oid::regclass))
 FROM pg_class c WHERE c.relnamespace = 'usage_billing'::regnamespace AND c.relkind IN ('r', 'p');
 SELECT is((SELECT array_agg(DISTINCT tablename::text ORDER BY tablename::text) FROM pg_policies WHERE schemaname = 'usage_billing' AND policyname = 'own'),
-	'{billing_account,credit_grant,project,storage_limit,storage_snapshot,stored_file,usage,usage_revert}', 'tenants have something to see in these');
+	'{billing_account,credit_grant,project,storage_limit,storage_snapshot,stored_file,usage,usage_archive,usage_revert}', 'tenants have something to see in these');
 SELECT is((SELECT array_agg(DISTINCT cmd || ' on ' || tablename) FROM pg_policies WHERE schemaname = 'usage_billing' AND cmd <> 'SELECT'),
 	'{"ALL on stored_file"}', 'only stored_file has a policy for writing');
 SELECT ok(c.reloptions @> '{security_invoker=true}', format('%s has its reader''s rights', c.oid::regclass))
@@ -73,7 +75,7 @@ FROM pg_class c WHERE c.relnamespace = 'usage_billing'::regnamespace AND c.relki
 -- Which organisations' rows each request sees.
 CREATE TEMP TABLE keyed (name text, key text);
 INSERT INTO keyed VALUES ('billing_account', 'org_id'), ('project', 'org_id'), ('storage_limit', 'org_id'), ('storage_snapshot', 'org_id'), ('stored_file', 'org_id'),
-	('usage', 'billing_id'), ('credit_grant', 'billing_id'), ('usage_revert', 'billing_id'), ('usage_remaining', 'billing_id'), ('account_statement', 'billing_id');
+	('usage', 'billing_id'), ('usage_archive', 'billing_id'), ('credit_grant', 'billing_id'), ('usage_revert', 'billing_id'), ('usage_remaining', 'billing_id'), ('account_statement', 'billing_id');
 SELECT is(ub_test.see('ub_test_tenant', '{"org_id": "org_3"}', format('SELECT string_agg(DISTINCT %I, '','' ORDER BY %1$I) FROM usage_billing.%I', key, name)),
 	CASE key WHEN 'org_id' THEN 'org_3' ELSE 'acc_3' END, format('%s: a tenant sees its own', name)) FROM keyed;
 SELECT is(ub_test.see('ub_test_tenant', '{"org_id": "org_3"}', format('SELECT count(*) FROM usage_billing.%I WHERE %I LIKE ''%%_4''', name, key)),
@@ -130,7 +132,7 @@ CREATE ROLE ub_test_loader BYPASSRLS;
 GRANT USAGE ON SCHEMA usage_billing, ub_test TO ub_test_loader;
 GRANT SELECT, INSERT ON usage_billing.usage, usage_billing.credit_grant TO ub_test_loader;
 SELECT is(ub_test.see('ub_test_loader', NULL, 'INSERT INTO usage_billing.credit_grant (billing_id, id, amount) VALUES (''acc_3'', ub_test.id(99999), 17) RETURNING amount'), '17', 'a role with BYPASSRLS loads facts');
-SELECT is(ub_test.balance('acc_3'), (100 * 5 + 17 - 1000 * 5 + 100 * 2)::bigint, 'and they are posted');
+SELECT is(ub_test.balance('acc_3'), (100 * 5 + 17 - 1000 * 5 - 100 * 5 + 100 * 2)::bigint, 'and they are posted');
 
 -- What it costs.
 CREATE TEMP TABLE plans AS

@@ -104,6 +104,7 @@ WHERE prorettype = 'trigger'::regtype;
 -- What is for the inside gives nothing away.
 SELECT is(ub_test.code('ub_test_tenant', '{"org_id": "org_a"}', call), '42501', format('a tenant: %s', call))
 FROM (VALUES ('usage_billing.require_unscoped()'), ('usage_billing.verify(''acc_b'')'), ('usage_billing.rebuild(''acc_a'')'), ('usage_billing.run_maintenance()'),
+	('usage_billing.prune_usage(''2024-05-01Z'', ''acc_a'')'),
 	('usage_billing.track_storage(''ub_test_evil.usage'', ''billing_id'', ''amount'')'), ('usage_billing.untrack_storage(''usage_billing.stored_file'')')) AS c (call);
 SELECT is((ub_test.ask('ub_test_tenant', '{"org_id": "org_a"}', call)).answer, NULL, format('a tenant: %s', call))
 FROM (VALUES ('usage_billing.derived_sums(''acc_b'')'), ('usage_billing.derived_differences(''acc_b'')'), ('usage_billing.usage_delta'), ('usage_billing.credit_balance')) AS c (call);
@@ -152,7 +153,7 @@ BEGIN
 	FOREACH call IN ARRAY ARRAY['usage_billing.refresh_storage_usage(''org_a'')', 'usage_billing.recount_storage_usage(''org_a'')', 'usage_billing.get_storage_usage(''org_a'')',
 		'usage_billing.get_storage_usage_history(9, ''org_a'')', 'usage_billing.set_storage_limits(''org_a'', 3)', 'usage_billing.account_usage_trend(''2024-05-01'', ''2024-05-02'', billing_id => ''acc_a'')',
 		'usage_billing.usage_series(''2024-05-01Z'', ''2024-05-02Z'', ''day'', billing_id => ''acc_a'')', 'usage_billing.close_billing_period(''2024-05-01Z'', ''acc_a'')',
-		'usage_billing.request_org()', 'usage_billing.verify()', 'usage_billing.rebuild()'] LOOP
+		'usage_billing.request_org()', 'usage_billing.prune_usage(''2000-01-01Z'')', 'usage_billing.verify()', 'usage_billing.rebuild()'] LOOP
 		EXECUTE 'SELECT pg_catalog.string_agg(r::pg_catalog.text, E''\n'') FROM ' OPERATOR(pg_catalog.||) call OPERATOR(pg_catalog.||) ' AS r' INTO answer;
 		answers := pg_catalog.array_append(answers, pg_catalog.regexp_replace(answer, '"[^"]*:[^"]*"', 'a time', 'g'));
 	END LOOP;

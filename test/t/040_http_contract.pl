@@ -56,7 +56,7 @@ sub state
 	return $node->safe_psql('postgres', q{SELECT md5(string_agg(r, ',' ORDER BY r)) FROM (
 		SELECT a::text AS r FROM usage_billing.billing_account a UNION ALL SELECT p::text FROM usage_billing.project p
 		UNION ALL SELECT g::text FROM usage_billing.credit_grant g UNION ALL SELECT u::text FROM usage_billing.usage u
-		UNION ALL SELECT v::text FROM usage_billing.usage_revert v UNION ALL SELECT l::text FROM usage_billing.storage_limit l
+		UNION ALL SELECT h::text FROM usage_billing.usage_archive h UNION ALL SELECT v::text FROM usage_billing.usage_revert v UNION ALL SELECT l::text FROM usage_billing.storage_limit l
 		UNION ALL SELECT f::text FROM usage_billing.stored_file f
 		UNION ALL SELECT (s.org_id, s.snapshot_date, s.total_storage_bytes)::text FROM usage_billing.storage_snapshot s) rows});
 }
@@ -84,6 +84,7 @@ my @functions = (
 	[ verify => { billing_id => 'acct-1' }, all => 1 ],
 	[ rebuild => { billing_id => 'acct-1' }, all => 1 ],
 	[ run_maintenance => {}, all => 1 ],
+	[ prune_usage => { older_than => '2023-01-01T00:00:00Z', billing_id => 'acct-1', max_rows => 100 }, all => 1 ],
 	[ track_storage => { relation => 'public.app_file', org_column => 'org', bytes_column => 'bytes' }, none => 1 ],
 	[ untrack_storage => { relation => 'public.app_file' }, none => 1 ]);
 
@@ -263,7 +264,7 @@ is(scalar @{ decoded($api->rows($claims{tenant}, 'usage', "billing_id = 'acct-2'
 
 my @tables = split /\n/, $node->safe_psql('postgres', q{SELECT relname FROM pg_class WHERE relnamespace = 'usage_billing'::regnamespace AND relkind IN ('r', 'v') ORDER BY 1});
 my %views = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', q{SELECT viewname FROM pg_views WHERE schemaname = 'usage_billing'});
-my %readable = map { $_ => 1 } qw(account_statement billing_account credit_grant project storage_limit storage_snapshot stored_file usage usage_remaining usage_revert);
+my %readable = map { $_ => 1 } qw(account_statement billing_account credit_grant project storage_limit storage_snapshot stored_file usage usage_archive usage_remaining usage_revert);
 for my $table (@tables)
 {
 	is($api->rows($claims{anonymous}, $table)->{status}, 401, "$table as anonymous");

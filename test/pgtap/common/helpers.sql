@@ -32,6 +32,10 @@ SELECT billing_id, date_trunc('hour', created_at, 'UTC') AS hour, source, type, 
 	coalesce(m ->> 'egress_bytes', '0')::numeric AS egress_bytes
 FROM measured
 UNION ALL
+SELECT billing_id, hour, source, type, amount, events, viewing_seconds, viewing_bytes, egress_seconds,
+	egress_seconds_additional_targets, egress_bytes
+FROM usage_billing.usage_archive
+UNION ALL
 SELECT billing_id, date_trunc('hour', usage_at, 'UTC'), usage_source, usage_type, -amount, -usage_events,
 	-viewing_seconds, -viewing_bytes, -egress_seconds, -egress_seconds_additional_targets, -egress_bytes
 FROM usage_billing.usage_revert;
@@ -71,6 +75,8 @@ LANGUAGE sql SET request.jwt.claims = '' AS $$
 		CROSS JOIN LATERAL (SELECT coalesce(sum(amount), 0) AS debited FROM (
 				SELECT amount::numeric FROM usage_billing.usage WHERE billing_id = a.billing_id AND type = 'credit'
 				UNION ALL
+				SELECT amount FROM usage_billing.usage_archive WHERE billing_id = a.billing_id AND type = 'credit'
+				UNION ALL
 				SELECT -amount FROM usage_billing.usage_revert WHERE billing_id = a.billing_id AND usage_type = 'credit') f) d
 		CROSS JOIN LATERAL (SELECT (usage_billing.account_balance(billing_id => a.billing_id) ->> 'balance')::numeric AS balance,
 			usage_billing.total_debited(billing_id => a.billing_id)::numeric AS debited) b
@@ -88,6 +94,7 @@ LANGUAGE sql SET request.jwt.claims = '' AS $$
 			UNION ALL SELECT 'p' || p::text FROM usage_billing.project p
 			UNION ALL SELECT 'g' || g::text FROM usage_billing.credit_grant g
 			UNION ALL SELECT 'u' || u::text FROM usage_billing.usage u
+			UNION ALL SELECT 'h' || h::text FROM usage_billing.usage_archive h
 			UNION ALL SELECT 'r' || r::text FROM usage_billing.usage_revert r) facts),
 		'hours', (SELECT md5(coalesce(string_agg(h::text, E'\n' ORDER BY h::text COLLATE "C"), '')) FROM (
 			SELECT billing_id, hour, source, type, sum(amount), sum(events), sum(viewing_seconds), sum(viewing_bytes),
