@@ -78,6 +78,7 @@ typedef struct EscrowKey
 typedef struct EscrowPoster
 {
 	TransactionId xid;
+	struct EscrowPosting *last; /* in the memory of the transaction's process */
 	int128 credits;
 } EscrowPoster;
 
@@ -118,10 +119,15 @@ typedef struct EscrowPosting
 	LWLock *lock;
 	TransactionId xid;
 	SubTransactionId subxact;
+	struct EscrowPosting *before; /* the poster's last one before */
 	int128 credits;
 } EscrowPosting;
 
-static List *postings = NIL; /* in the transaction's memory */
+/*
+ * In the transaction's memory. Those of a subtransaction follow the ones of its
+ * parent.
+ */
+static List *postings = NIL;
 static bool callbacks_registered = false;
 
 static Escrow *escrow = NULL;
@@ -426,32 +432,50 @@ posting_poster(const EscrowPosting *posting)
 	return escrow_poster(posting->counter, posting->xid);
 }
 
+/* Takes a posting back from the counter. */
+static void
+posting_undo(const EscrowPosting *posting)
+{
+	EscrowCounter *counter = posting->counter;
+	EscrowPoster *poster;
+
+	LWLockAcquire(posting->lock, LW_EXCLUSIVE);
+	poster = posting_poster(posting);
+	if (poster != NULL)
+	{
+		poster->credits -= posting->credits;
+		poster->last = posting->before;
+		if (poster->last == NULL)
+			*poster = counter->posters[--counter->nposters];
+	}
+	LWLockRelease(posting->lock);
+}
+
 /* Takes back what a subtransaction posted, or gives it to its parent. */
 static void
 escrow_at_subtransaction_end(SubXactEvent event, SubTransactionId subxact,
 							 SubTransactionId parent, void *arg)
 {
-	ListCell *cell;
+	int before = list_length(postings);
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
 		return;
-	foreach (cell, postings)
+	for (; before > 0; before--)
 	{
-		EscrowPosting *posting = lfirst(cell);
-		EscrowPoster *poster;
+		EscrowPosting *posting = list_nth(postings, before - 1);
 
 		if (posting->subxact != subxact)
-			continue;
-		posting->subxact = parent;
+			break;
 		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			continue;
-		LWLockAcquire(posting->lock, LW_EXCLUSIVE);
-		poster = posting_poster(posting);
-		if (poster != NULL)
-			poster->credits -= posting->credits;
-		LWLockRelease(posting->lock);
-		posting->credits = 0;
+			posting->subxact = parent;
+		else
+		{
+			posting_undo(posting);
+			pfree(posting);
+		}
 	}
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		postings = list_truncate(postings, before);
 }
 
 /*
@@ -489,7 +513,7 @@ escrow_at_transaction_end(XactEvent event, void *arg)
 }
 
 /* Remembers what was told to a counter, to the end of the transaction. */
-static void
+static EscrowPosting *
 posting_remember(EscrowCounter *counter, TransactionId xid, int128 credits)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -506,9 +530,11 @@ posting_remember(EscrowCounter *counter, TransactionId xid, int128 credits)
 	posting->lock = escrow_lock_of(counter->hash);
 	posting->xid = xid;
 	posting->subxact = GetCurrentSubTransactionId();
+	posting->before = NULL;
 	posting->credits = credits;
 	postings = lappend(postings, posting);
 	MemoryContextSwitchTo(old);
+	return posting;
 }
 
 /* Tells a counter what this transaction posted. */
@@ -517,6 +543,7 @@ escrow_post(EscrowCounter *counter, int128 credits)
 {
 	TransactionId xid = GetTopTransactionId();
 	EscrowPoster *poster = escrow_poster(counter, xid);
+	EscrowPosting *posting;
 
 	if (credits == 0)
 		return;
@@ -525,14 +552,24 @@ escrow_post(EscrowCounter *counter, int128 credits)
 		counter->exact = false;
 		return;
 	}
+	if (poster != NULL && poster->last->subxact == GetCurrentSubTransactionId())
+	{
+		/* a load tells the same counters many times */
+		poster->last->credits += credits;
+		poster->credits += credits;
+		return;
+	}
 	/* what allocates memory comes first: it can fail */
-	posting_remember(counter, xid, credits);
+	posting = posting_remember(counter, xid, credits);
 	if (poster == NULL)
 	{
 		poster = &counter->posters[counter->nposters++];
 		poster->xid = xid;
+		poster->last = NULL;
 		poster->credits = 0;
 	}
+	posting->before = poster->last;
+	poster->last = posting;
 	poster->credits += credits;
 }
 
