@@ -87,20 +87,21 @@ admission_refuse(const Admission *admission, int128 in_flight)
 
 /*
  * Collects what others have posted to the account and not committed, from the
- * transaction "from" on. *own gets what this transaction itself has posted,
- * *own_gains what of that brings credits.
+ * transaction "from" on. *own_gains gets what this transaction itself has posted
+ * that brings credits; all that it has posted goes into the state.
  */
-static List *
-admission_in_flight(const Admission *admission, uint64 from, int128 *own,
-					int128 *own_gains)
+static void
+admission_in_flight(const Admission *admission, uint64 from,
+					UbEscrowState *state, int128 *own_gains)
 {
 	TransactionId own_xid = GetTopTransactionIdIfAny();
 	UbInFlight *last = NULL;
-	List *found = NIL;
 	SnapshotData dirty;
 	UbScan scan;
 
-	*own = *own_gains = 0;
+	state->in_flight = NIL;
+	state->own = *own_gains = 0;
+	state->own_rows = 0;
 	InitDirtySnapshot(dirty);
 	ub_deltas_scan(&scan, admission->account->billing_id, from, &dirty);
 	while (ub_scan_next(&scan))
@@ -116,7 +117,8 @@ admission_in_flight(const Admission *admission, uint64 from, int128 *own,
 		{
 			if (xid == own_xid)
 			{
-				*own += credits;
+				state->own += credits;
+				state->own_rows += credits != 0;
 				*own_gains += Max(credits, 0);
 			}
 			continue;
@@ -126,13 +128,13 @@ admission_in_flight(const Admission *admission, uint64 from, int128 *own,
 		{
 			last = palloc0(sizeof(UbInFlight));
 			last->xid = xid;
-			found = lappend(found, last);
+			state->in_flight = lappend(state->in_flight, last);
 		}
+		last->rows += credits != 0;
 		last->credits += credits;
 		last->taken -= Min(credits, 0);
 	}
 	ub_scan_end(&scan);
-	return found;
 }
 
 /*
@@ -154,8 +156,7 @@ admission_by_tables(Admission *admission, int128 *in_flight)
 	ListCell *cell;
 
 	UnregisterSnapshot(snapshot);
-	state.in_flight = admission_in_flight(admission, from, &state.own,
-										  &own_gains);
+	admission_in_flight(admission, from, &state, &own_gains);
 	state.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ub_ledger_read(billing_id, state.snapshot, &admission->balance);
 	admission->has_balance = true;
@@ -235,6 +236,18 @@ admission_take(Admission *admission)
 	admission_close_tables(&tables);
 }
 
+/* How many deltas move credits. */
+static int
+admission_rows(List *deltas)
+{
+	int rows = 0;
+	ListCell *cell;
+
+	foreach (cell, deltas)
+		rows += ((UbDelta *) lfirst(cell))->sums[UB_SUM_CREDITS] != 0;
+	return rows;
+}
+
 /* Admits the call by the account's counter and appends its deltas. */
 static void
 admission_by_counter(Admission *admission, UbDeltaAppend *append, List *deltas)
@@ -247,7 +260,8 @@ admission_by_counter(Admission *admission, UbDeltaAppend *append, List *deltas)
 		admission->has_balance = ub_escrow_balance(admission->id,
 												   &admission->balance.balance);
 	ub_deltas_append_rows(append, deltas);
-	admission->fold = ub_escrow_posted(admission->id, -admission->taken);
+	admission->fold = ub_escrow_posted(admission->id, -admission->taken,
+									   admission_rows(deltas));
 	ub_escrow_unlock(admission->id);
 }
 

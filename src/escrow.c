@@ -78,6 +78,8 @@ typedef struct EscrowKey
 typedef struct EscrowPoster
 {
 	TransactionId xid;
+	int rows;					/* of usage_delta */
+	struct EscrowPosting *last; /* in the memory of the transaction's process */
 	int128 credits;
 } EscrowPoster;
 
@@ -118,10 +120,16 @@ typedef struct EscrowPosting
 	LWLock *lock;
 	TransactionId xid;
 	SubTransactionId subxact;
+	int rows;
+	struct EscrowPosting *before; /* the poster's last one before */
 	int128 credits;
 } EscrowPosting;
 
-static List *postings = NIL; /* in the transaction's memory */
+/*
+ * In the transaction's memory. Those of a subtransaction follow the ones of its
+ * parent.
+ */
+static List *postings = NIL;
 static bool callbacks_registered = false;
 
 static Escrow *escrow = NULL;
@@ -353,6 +361,18 @@ ub_escrow_balance(UbSlice billing_id, int128 *balance)
 	return true;
 }
 
+/*
+ * Whether the counter knows all that a transaction has in the tables. It isn't
+ * enough that the sum is the same: one that is 0 may change with a savepoint.
+ */
+static bool
+escrow_knows(const EscrowPoster *poster, int rows, int128 credits)
+{
+	if (poster == NULL)
+		return rows == 0;
+	return poster->rows == rows && poster->credits == credits;
+}
+
 /* Whether the counter knows all that is in flight, and the tables the same. */
 static bool
 escrow_knows_all(EscrowCounter *counter, const UbEscrowState *state)
@@ -362,18 +382,18 @@ escrow_knows_all(EscrowCounter *counter, const UbEscrowState *state)
 	int running = poster != NULL ? 1 : 0;
 	ListCell *cell;
 
-	if ((poster != NULL ? poster->credits : 0) != state->own)
+	if (!escrow_knows(poster, state->own_rows, state->own))
 		return false;
 	foreach (cell, state->in_flight)
 	{
 		const UbInFlight *other = lfirst(cell);
 
 		/* what has ended meanwhile is in the balance, wholly */
-		if (other->credits == 0 ||
+		if (other->rows == 0 ||
 			!XidInMVCCSnapshot(other->xid, state->snapshot))
 			continue;
 		poster = escrow_poster(counter, other->xid);
-		if (poster == NULL || poster->credits != other->credits)
+		if (!escrow_knows(poster, other->rows, other->credits))
 			return false;
 		running++;
 	}
@@ -381,7 +401,7 @@ escrow_knows_all(EscrowCounter *counter, const UbEscrowState *state)
 	{
 		poster = &counter->posters[i];
 		if (poster->xid != own &&
-			(poster->credits == 0 ||
+			(poster->rows == 0 ||
 			 !XidInMVCCSnapshot(poster->xid, state->snapshot)))
 			running++;
 	}
@@ -426,32 +446,51 @@ posting_poster(const EscrowPosting *posting)
 	return escrow_poster(posting->counter, posting->xid);
 }
 
+/* Takes a posting back from the counter. */
+static void
+posting_undo(const EscrowPosting *posting)
+{
+	EscrowCounter *counter = posting->counter;
+	EscrowPoster *poster;
+
+	LWLockAcquire(posting->lock, LW_EXCLUSIVE);
+	poster = posting_poster(posting);
+	if (poster != NULL)
+	{
+		poster->rows -= posting->rows;
+		poster->credits -= posting->credits;
+		poster->last = posting->before;
+		if (poster->last == NULL)
+			*poster = counter->posters[--counter->nposters];
+	}
+	LWLockRelease(posting->lock);
+}
+
 /* Takes back what a subtransaction posted, or gives it to its parent. */
 static void
 escrow_at_subtransaction_end(SubXactEvent event, SubTransactionId subxact,
 							 SubTransactionId parent, void *arg)
 {
-	ListCell *cell;
+	int before = list_length(postings);
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
 		return;
-	foreach (cell, postings)
+	for (; before > 0; before--)
 	{
-		EscrowPosting *posting = lfirst(cell);
-		EscrowPoster *poster;
+		EscrowPosting *posting = list_nth(postings, before - 1);
 
 		if (posting->subxact != subxact)
-			continue;
-		posting->subxact = parent;
+			break;
 		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			continue;
-		LWLockAcquire(posting->lock, LW_EXCLUSIVE);
-		poster = posting_poster(posting);
-		if (poster != NULL)
-			poster->credits -= posting->credits;
-		LWLockRelease(posting->lock);
-		posting->credits = 0;
+			posting->subxact = parent;
+		else
+		{
+			posting_undo(posting);
+			pfree(posting);
+		}
 	}
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		postings = list_truncate(postings, before);
 }
 
 /*
@@ -489,8 +528,9 @@ escrow_at_transaction_end(XactEvent event, void *arg)
 }
 
 /* Remembers what was told to a counter, to the end of the transaction. */
-static void
-posting_remember(EscrowCounter *counter, TransactionId xid, int128 credits)
+static EscrowPosting *
+posting_remember(EscrowCounter *counter, TransactionId xid, int128 credits,
+				 int rows)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 	EscrowPosting *posting = palloc(sizeof(EscrowPosting));
@@ -506,48 +546,66 @@ posting_remember(EscrowCounter *counter, TransactionId xid, int128 credits)
 	posting->lock = escrow_lock_of(counter->hash);
 	posting->xid = xid;
 	posting->subxact = GetCurrentSubTransactionId();
+	posting->rows = rows;
+	posting->before = NULL;
 	posting->credits = credits;
 	postings = lappend(postings, posting);
 	MemoryContextSwitchTo(old);
+	return posting;
 }
 
 /* Tells a counter what this transaction posted. */
 static void
-escrow_post(EscrowCounter *counter, int128 credits)
+escrow_post(EscrowCounter *counter, int128 credits, int rows)
 {
 	TransactionId xid = GetTopTransactionId();
 	EscrowPoster *poster = escrow_poster(counter, xid);
+	EscrowPosting *posting;
 
-	if (credits == 0)
+	if (rows == 0)
 		return;
 	if (poster == NULL && counter->nposters == ESCROW_POSTERS)
 	{
 		counter->exact = false;
 		return;
 	}
+	if (poster != NULL && poster->last->subxact == GetCurrentSubTransactionId())
+	{
+		/* a load tells the same counters many times */
+		poster->last->rows += rows;
+		poster->last->credits += credits;
+		poster->rows += rows;
+		poster->credits += credits;
+		return;
+	}
 	/* what allocates memory comes first: it can fail */
-	posting_remember(counter, xid, credits);
+	posting = posting_remember(counter, xid, credits, rows);
 	if (poster == NULL)
 	{
 		poster = &counter->posters[counter->nposters++];
 		poster->xid = xid;
+		poster->rows = 0;
+		poster->last = NULL;
 		poster->credits = 0;
 	}
+	posting->before = poster->last;
+	poster->last = posting;
+	poster->rows += rows;
 	poster->credits += credits;
 }
 
 /*
- * Tells the counter of what a call posted, under the lock under which it was
- * appended. Returns whether it is time to fold the account.
+ * Tells the counter of what a call posted, and in how many rows that move
+ * credits, under the lock under which it was appended. Returns whether it is time to fold the account.
  */
 bool
-ub_escrow_posted(UbSlice billing_id, int128 credits)
+ub_escrow_posted(UbSlice billing_id, int128 credits, int rows)
 {
 	EscrowCounter *counter = escrow_find(billing_id);
 
 	if (counter == NULL)
 		return false;
-	escrow_post(counter, credits);
+	escrow_post(counter, credits, rows);
 	if (++counter->appended < ESCROW_MANY_DELTAS)
 		return false;
 	counter->appended = 0;
@@ -556,11 +614,11 @@ ub_escrow_posted(UbSlice billing_id, int128 credits)
 
 /*
  * Tells the counter, if there is one, of a fact that needed no admission: what
- * it takes from the account, and how it changes the balance. Its delta has been
- * appended.
+ * it takes from the account, how it changes the balance, and by how many rows of
+ * usage_delta. They have been appended.
  */
 void
-ub_escrow_fact(UbSlice billing_id, int128 taken, int128 credits)
+ub_escrow_fact(UbSlice billing_id, int128 taken, int128 credits, int rows)
 {
 	EscrowCounter *counter;
 
@@ -571,7 +629,7 @@ ub_escrow_fact(UbSlice billing_id, int128 taken, int128 credits)
 	if (counter != NULL)
 	{
 		counter->funds -= taken;
-		escrow_post(counter, credits);
+		escrow_post(counter, credits, rows);
 	}
 	ub_escrow_unlock(billing_id);
 }

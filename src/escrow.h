@@ -14,6 +14,7 @@
 typedef struct UbInFlight
 {
 	TransactionId xid;
+	int rows; /* that move credits */
 	int128 credits;
 	int128 taken; /* the part that takes credits, as a positive number */
 } UbInFlight;
@@ -24,6 +25,7 @@ typedef struct UbEscrowState
 	Snapshot snapshot;
 	int128 balance;	 /* as it sees it, with what this transaction posted */
 	int128 own;		 /* of that, what this transaction posted */
+	int own_rows;	 /* in as many rows that move credits */
 	int128 funds;	 /* what may still be spent */
 	List *in_flight; /* UbInFlight *, of other transactions */
 } UbEscrowState;
@@ -40,10 +42,11 @@ extern bool ub_escrow_take(UbSlice billing_id, int128 amount, int64 least);
 extern bool ub_escrow_balance(UbSlice billing_id, int128 *balance);
 extern void ub_escrow_set(UbSlice billing_id, const UbEscrowState *state);
 extern void ub_escrow_drop(UbSlice billing_id);
-extern bool ub_escrow_posted(UbSlice billing_id, int128 credits);
+extern bool ub_escrow_posted(UbSlice billing_id, int128 credits, int rows);
 
 /* Without it. */
-extern void ub_escrow_fact(UbSlice billing_id, int128 taken, int128 credits);
+extern void ub_escrow_fact(UbSlice billing_id, int128 taken, int128 credits,
+						   int rows);
 extern void ub_escrow_forget_all(void);
 
 #endif /* UB_ESCROW_H */

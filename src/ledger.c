@@ -452,6 +452,7 @@ ledger_tell_escrow(List *deltas)
 		UbSlice id = ((UbDelta *) list_nth(deltas, next))->key.billing_id;
 		int128 taken = 0;
 		int128 credits = 0;
+		int rows = 0;
 
 		for (; next < list_length(deltas); next++)
 		{
@@ -461,9 +462,10 @@ ledger_tell_escrow(List *deltas)
 				break;
 			credits += delta->sums[UB_SUM_CREDITS];
 			taken -= Min(delta->sums[UB_SUM_CREDITS], 0);
+			rows += delta->sums[UB_SUM_CREDITS] != 0;
 		}
-		if (credits != 0 || taken != 0)
-			ub_escrow_fact(id, taken, credits);
+		if (rows > 0)
+			ub_escrow_fact(id, taken, credits, rows);
 	}
 }
 

@@ -339,6 +339,19 @@ SET LOCAL TimeZone = 'UTC';
 SELECT set_eq('SELECT cursor FROM elsewhere', $$SELECT cursor FROM usage_billing.account_transactions(billing_id => 'acc_s', max_rows => 20)$$,
 	'a cursor is the same in any session');
 
+-- What is remembered to the end of the transaction doesn't grow with its statements.
+SELECT usage_billing.create_billing_account('many', 'many', -10000);
+SELECT usage_billing.create_usage(jsonb_build_array(jsonb_build_object('id', gen_random_uuid(), 'amount', 1)), 'many');
+CREATE TEMP VIEW kept AS SELECT sum(used_bytes) AS bytes FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext';
+CREATE TEMP TABLE kept_before AS SELECT * FROM kept;
+DO $$ BEGIN
+	FOR i IN 1 .. 1000 LOOP
+		INSERT INTO usage_billing.usage (billing_id, id, amount) VALUES ('many', gen_random_uuid(), 1);
+	END LOOP;
+END $$;
+SELECT cmp_ok((SELECT kept.bytes - kept_before.bytes FROM kept, kept_before), '<', 20000::numeric,
+	'a thousand statements of one transaction need no more memory than one');
+
 SELECT is(ub_test.books(), '', 'the books are right in the end');
 SELECT * FROM finish();
 ROLLBACK;
