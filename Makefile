@@ -4,6 +4,7 @@
 #   make check                    installs what is missing, lints, tests
 #   make demo                     shows the main job on a throwaway server
 #   make bench                    compares with what people would write by hand
+#   make bench-more               measures what docs/performance.md tells besides; an hour or more
 #
 # Another server version: make PG_MAJOR=17 ...   or   make PG_CONFIG=/path/pg_config ...
 
@@ -22,7 +23,7 @@ SQL_ROOMS = 10_types 20_facts 30_derived 40_triggers 50_api 55_trend 60_maintena
 
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
-	check-pgtap check-tap check-http bench demo
+	check-pgtap check-tap check-http bench bench-more demo
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
@@ -56,6 +57,9 @@ demo: deps
 
 bench: deps
 	test/bench/run
+
+bench-more: deps
+	test/bench/more
 
 # Other goals in the same command.
 $(filter-out $(PROJECT_GOALS),$(MAKECMDGOALS)):
