@@ -7,6 +7,7 @@
 #   make check-sanitize           every test with the sanitizers of addresses and of undefined behaviour
 #   make check-valgrind           the core of the tests under valgrind, which it installs
 #   make bench                    compares with what people would write by hand
+#   make bench-more               measures what docs/performance.md tells besides; an hour or more
 #   make check-versions           runs the tests for every PostgreSQL that Debian has
 #   make freeze                   keeps the scripts of this version for good
 #
@@ -40,7 +41,7 @@ UPDATE_ROOMS = 90_comments
 # These goals need no server headers before they start: deps brings them.
 PROJECT_GOALS = deps lint format check check-regress check-isolation \
 	check-pgtap check-escrow check-tap check-http check-versions check-sanitize check-valgrind \
-	fuzz bench bench-router demo demo-scale-out
+	fuzz bench bench-router bench-more demo demo-scale-out
 
 ifneq (,$(filter $(PROJECT_GOALS),$(MAKECMDGOALS)))
 
@@ -94,6 +95,9 @@ bench: deps
 
 bench-router: deps
 	test/bench/router
+
+bench-more: deps
+	test/bench/more
 
 # Other goals in the same command.
 $(filter-out $(PROJECT_GOALS),$(MAKECMDGOALS)):

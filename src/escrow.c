@@ -596,7 +596,8 @@ escrow_post(EscrowCounter *counter, int128 credits, int rows)
 
 /*
  * Tells the counter of what a call posted, and in how many rows that move
- * credits, under the lock under which it was appended. Returns whether it is time to fold the account.
+ * credits, under the lock under which it was appended. Returns whether it is
+ * time to fold the account.
  */
 bool
 ub_escrow_posted(UbSlice billing_id, int128 credits, int rows)

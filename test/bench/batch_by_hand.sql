@@ -1,0 +1,2 @@
+\set i :i + 1
+INSERT INTO bare (billing_id, id, type, amount, source, description, user_id, metadata) SELECT 'ours', e.id, coalesce(e.type, 'credit')::usage_billing.usage_type, e.amount, coalesce(e.source, 'system'), e.description, e.user_id, coalesce(e.metadata, '{}') FROM call AS c, jsonb_to_recordset(c.events::jsonb) AS e (id uuid, type text, amount bigint, source text, description text, user_id text, metadata jsonb) WHERE c.client = :client_id AND c.i = :i ON CONFLICT DO NOTHING;

@@ -1,2 +1,0 @@
-\set amount random(1, 1000)
-SELECT usage_billing.create_usage(('[{"id":"' || gen_random_uuid() || '","amount":' || :amount::int || '}]')::jsonb, billing_id => 'history');

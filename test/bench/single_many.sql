@@ -1,0 +1,3 @@
+\set amount random(1, 1000)
+\set account random(1, 1000)
+SELECT usage_billing.create_usage(('[{"id":"' || gen_random_uuid() || '","amount":' || :amount::int || ',"source":"ai.tokens"}]')::jsonb, billing_id => 'many-' || :account);

@@ -1,0 +1,1 @@
+SELECT jsonb_agg(hours) FROM (SELECT date_trunc('hour', created_at, 'UTC') AS sampled_at, sum(viewing_seconds) AS viewing_seconds, sum(viewing_bytes) AS viewing_bytes FROM delivery WHERE billing_id = 'much' AND type = 'feature' AND source IN ('transcoders', 'vod_streams') AND created_at >= :from::timestamptz AND created_at < :to::timestamptz GROUP BY 1 ORDER BY 1) AS hours;
