@@ -42,8 +42,9 @@ PG_FUNCTION_INFO_V1(ub_total_debited);
 /*
  * Takes the account's turn, held to the end of the (sub)transaction. The
  * caller must have done everything before that could wait for another call.
+ * Returns whether it had to wait.
  */
-void
+bool
 ub_ledger_take_turn(UbSlice billing_id)
 {
 	LOCKTAG tag;
@@ -52,7 +53,10 @@ ub_ledger_take_turn(UbSlice billing_id)
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
 						 (uint32) hash, UB_LOCK_TURN);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+		return false;
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	return true;
 }
 
 /* Adds up what a snapshot sees of the account's pending deltas. */
@@ -351,7 +355,7 @@ ledger_check_account(List *deltas, int first)
 	if (!any_large && !account_is_large(billing_id))
 		return next;
 
-	ub_ledger_take_turn(billing_id);
+	(void) ub_ledger_take_turn(billing_id);
 	if (!account_is_large(billing_id))
 	{
 		/* whoever was marking it gave up */

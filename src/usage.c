@@ -24,6 +24,7 @@
 #include "fact.h"
 #include "ledger.h"
 #include "query.h"
+#include "stats.h"
 #include "store.h"
 #include "usage.h"
 
@@ -292,7 +293,10 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 						  ub_fact_text(values, nulls, USAGE_BILLING_ID));
 	if (usage_is_stored(trigger->tg_relation, values[USAGE_BILLING_ID],
 						values[USAGE_ID], &item))
+	{
+		ub_stats_add(UB_STAT_DUPLICATES, 1);
 		return PointerGetDatum(NULL);
+	}
 	usage_complete(values, nulls, &item);
 	return PointerGetDatum(ub_fact_tuple(trigger, values, nulls));
 }
@@ -343,6 +347,7 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 	bool from_call = usage_is_from_call();
 	UbStored stored;
 	UbDeltaSet *set = NULL;
+	uint64 posted = 0;
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->usage, "usage_after_insert()");
 	if (!from_call)
@@ -372,6 +377,7 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 					   ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID])),
 					   &item);
 			set = ub_ledger_post_if_many(set);
+			posted++;
 		}
 		if (metadata != NULL &&
 			(Pointer) metadata != DatumGetPointer(values[USAGE_METADATA]))
@@ -383,6 +389,7 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 		ub_deltas_free(set);
 	}
 	ub_stored_end(&stored);
+	ub_stats_add(UB_STAT_USAGES_CREATED, posted);
 	return PointerGetDatum(NULL);
 }
 
@@ -628,6 +635,8 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	else
 		balance = ub_ledger_balance_now(account.billing_id);
 
+	ub_stats_add(UB_STAT_USAGES_CREATED, call.created);
+	ub_stats_add(UB_STAT_DUPLICATES, count - call.created);
 	ub_object_begin(&state);
 	ub_object_int(&state, "created", (int64) call.created);
 	ub_object_int(&state, "duplicates", count - (int64) call.created);
