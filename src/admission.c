@@ -32,6 +32,7 @@
 #include "escrow.h"
 #include "ledger.h"
 #include "settings.h"
+#include "stats.h"
 
 /* A call that waits for its admission. */
 typedef struct Admission
@@ -226,6 +227,7 @@ admission_take(Admission *admission)
 			return;
 		ub_escrow_unlock(admission->id);
 	}
+	ub_stats_add(UB_STAT_ADMISSIONS_READ, 1);
 	admission_open_tables(&tables);
 	ub_escrow_lock(admission->id);
 	if (!admission_by_tables(admission, &in_flight))
@@ -248,12 +250,19 @@ admission_rows(List *deltas)
 	return rows;
 }
 
+static void
+admission_take_turn(const Admission *admission)
+{
+	if (ub_ledger_take_turn(admission->id))
+		ub_stats_add(UB_STAT_ADMISSIONS_WAITED, 1);
+}
+
 /* Admits the call by the account's counter and appends its deltas. */
 static void
 admission_by_counter(Admission *admission, UbDeltaAppend *append, List *deltas)
 {
 	if (!ub_escrow)
-		ub_ledger_take_turn(admission->id);
+		admission_take_turn(admission);
 	admission_read_account(admission);
 	admission_take(admission);
 	if (!admission->has_balance)
@@ -286,7 +295,7 @@ admission_by_turn(Admission *admission, UbDeltaAppend *append, List *deltas)
 {
 	ub_deltas_append_rows(append, deltas);
 	CommandCounterIncrement();
-	ub_ledger_take_turn(admission->id);
+	admission_take_turn(admission);
 	admission_read_account(admission);
 	admission_read_balance(admission);
 	admission->balance.balance += admission->taken;
@@ -311,6 +320,7 @@ ub_admission_post(UbAccount *account, UbDeltaSet *set, bool takes_credits,
 
 	admission.id = ub_value_slice(account->billing_id);
 	ub_deltas_append_begin(&append);
+	ub_stats_add(UB_STAT_ADMISSIONS, takes_credits ? 1 : 0);
 	if (!takes_credits)
 	{
 		admission_read_account(&admission);

@@ -31,6 +31,7 @@
 #include "fact.h"
 #include "ledger.h"
 #include "query.h"
+#include "stats.h"
 
 /* Columns of usage_archive, counted from 0. */
 enum
@@ -229,7 +230,10 @@ ub_archive_before_insert(PG_FUNCTION_ARGS)
 	ub_fact_check_account(fcinfo,
 						  ub_fact_text(values, nulls, ARCHIVE_BILLING_ID));
 	if (archive_is_stored(trigger->tg_relation, values, nulls))
+	{
+		ub_stats_add(UB_STAT_DUPLICATES, 1);
 		return PointerGetDatum(NULL);
+	}
 	ub_fact_default_now(values, nulls, ARCHIVE_CREATED_AT);
 	return PointerGetDatum(ub_fact_tuple(trigger, values, nulls));
 }
@@ -358,6 +362,15 @@ prune_from(TimestampTz older_than, UbSlice first, TimestampTz at, bool only,
 	return moved;
 }
 
+static void
+prune_require_account(UbSlice billing_id)
+{
+	text *id = ub_value_text(billing_id);
+
+	if (!ub_account_find(id, GetActiveSnapshot(), NULL))
+		ub_error_no_account("billing_id", text_to_cstring(id));
+}
+
 /* SQL: prune_usage(older_than, billing_id, max_rows) */
 Datum
 ub_prune_usage(PG_FUNCTION_ARGS)
@@ -376,9 +389,8 @@ ub_prune_usage(PG_FUNCTION_ARGS)
 	if (max_rows <= 0)
 		ub_value_error(UB_PLACE_PARAMETER, "max_rows", ERRCODE_INVALID_PARAMETER_VALUE,
 					   psprintf("is %d; it must be positive", max_rows), NULL);
-	if (only &&
-		!ub_account_find(ub_value_text(billing_id), GetActiveSnapshot(), NULL))
-		ub_error_no_account("billing_id", pnstrdup(billing_id.data, billing_id.len));
+	if (only)
+		prune_require_account(billing_id);
 	older_than = ub_value_hour(PG_GETARG_TIMESTAMPTZ(0));
 
 	if (last_place.len > 0 && last_place.older_than == older_than)
@@ -392,5 +404,6 @@ ub_prune_usage(PG_FUNCTION_ARGS)
 	if (moved < max_rows)
 		moved += prune_from(older_than, billing_id, DT_NOBEGIN, only,
 							max_rows - moved);
+	ub_stats_add(UB_STAT_USAGES_PRUNED, moved);
 	PG_RETURN_INT64(moved);
 }

@@ -21,6 +21,7 @@
 #include "fact.h"
 #include "ledger.h"
 #include "query.h"
+#include "stats.h"
 #include "store.h"
 #include "usage.h"
 
@@ -277,6 +278,8 @@ ub_create_usage(PG_FUNCTION_ARGS)
 	else
 		balance = ub_ledger_balance_now(account.billing_id);
 
+	ub_stats_add(UB_STAT_USAGES_CREATED, call.created);
+	ub_stats_add(UB_STAT_DUPLICATES, count - call.created);
 	ub_object_begin(&state);
 	ub_object_int(&state, "created", (int64) call.created);
 	ub_object_int(&state, "duplicates", count - (int64) call.created);

@@ -18,6 +18,7 @@
 #include "duty.h"
 #include "pack.h"
 #include "settings.h"
+#include "stats.h"
 #include "storage.h"
 
 /* How many deltas one step of folding moves. */
@@ -520,6 +521,7 @@ ub_pass_failed(UbPass *pass, const ErrorData *error)
 		return;
 	}
 
+	ub_stats_add(UB_STAT_MAINTENANCE_ERRORS, 1);
 	pass->error = pass_error_text(pass, error);
 	pass->report = setback_add(pass->setbacks, pass->duty, pass->unit,
 							   pass->error, is_lock);

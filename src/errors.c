@@ -7,6 +7,7 @@
 #include "mb/pg_wchar.h"
 
 #include "errors.h"
+#include "stats.h"
 
 /* How much of a caller's text a detail quotes, in bytes. */
 #define UB_QUOTED_BYTES 64
@@ -75,6 +76,7 @@ void
 ub_error_credits(const char *billing_id, const char *balance,
 				 const char *in_flight, const char *asked, int64 credit_min)
 {
+	ub_stats_add(UB_STAT_REFUSED, 1);
 	ereport(ERROR,
 			(errcode(UB_ERRCODE_INSUFFICIENT_CREDITS),
 			 errmsg("insufficient credits"),
@@ -101,6 +103,7 @@ ub_error_not_trigger(const char *function)
 void
 ub_error_reused(const char *element, const char *id, const char *fields)
 {
+	ub_stats_add(UB_STAT_CONFLICTS, 1);
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg("id was used before with another payload"),

@@ -30,6 +30,7 @@
 
 #include "catalog.h"
 #include "delta.h"
+#include "stats.h"
 #include "sums.h"
 
 #define FOLD_LOCKS 512
@@ -134,7 +135,11 @@ fold_take(Fold *fold, text *billing_id, uint64 limit, UbFoldCursor *cursor)
 	ub_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
 	if (taken > 0)
+	{
 		fold->accounts = lappend(fold->accounts, account);
+		ub_stats_add(UB_STAT_FOLDS, 1);
+		ub_stats_add(UB_STAT_DELTAS_FOLDED, taken);
+	}
 	return taken;
 }
 

@@ -22,6 +22,7 @@
 #include "fact.h"
 #include "ledger.h"
 #include "query.h"
+#include "stats.h"
 
 /* Columns of credit_grant, counted from 0. */
 enum
@@ -132,7 +133,10 @@ ub_grant_before_insert(PG_FUNCTION_ARGS)
 	ub_fact_check_account(fcinfo,
 						  ub_fact_text(values, nulls, GRANT_BILLING_ID));
 	if (grant_is_stored(trigger->tg_relation, values, nulls))
+	{
+		ub_stats_add(UB_STAT_DUPLICATES, 1);
 		return PointerGetDatum(NULL);
+	}
 	ub_fact_default_now(values, nulls, GRANT_CREATED_AT);
 	return PointerGetDatum(ub_fact_tuple(trigger, values, nulls));
 }
@@ -143,6 +147,7 @@ ub_grant_after_insert(PG_FUNCTION_ARGS)
 {
 	UbStored stored;
 	UbDeltaSet *set;
+	uint64 posted = 0;
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->credit_grant, "grant_after_insert()");
 	set = ub_deltas_new();
@@ -157,10 +162,12 @@ ub_grant_after_insert(PG_FUNCTION_ARGS)
 		ub_deltas_at(set, &key)->sums[UB_SUM_CREDITS] +=
 			DatumGetInt64(stored.slot->tts_values[GRANT_AMOUNT]);
 		set = ub_ledger_post_if_many(set);
+		posted++;
 	}
 	ub_ledger_post(set);
 	ub_deltas_free(set);
 	ub_stored_end(&stored);
+	ub_stats_add(UB_STAT_GRANTS, posted);
 	return PointerGetDatum(NULL);
 }
 

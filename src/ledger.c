@@ -84,19 +84,21 @@ ledger_wait_once(const LOCKTAG *tag)
 }
 
 /*
- * Waits for a turn.
+ * Takes a turn. Returns whether it had to wait.
  *
  * Transactions of several calls can deadlock over their turns, and then those
  * who stand in line before one of them are taken for a part of it, although
  * nobody waits for what they have. Such a call goes to the end of the line,
  * where it isn't in anybody's way.
  */
-static void
+static bool
 ledger_wait_for_turn(const LOCKTAG *tag)
 {
 	TransactionId top = GetTopTransactionId();
+	bool waited = LockAcquire(tag, ExclusiveLock, false, true) ==
+		LOCKACQUIRE_NOT_AVAIL;
 
-	if (LockAcquire(tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (waited)
 	{
 		bool taken = false;
 
@@ -106,13 +108,15 @@ ledger_wait_for_turn(const LOCKTAG *tag)
 			(void) LockAcquire(tag, ExclusiveLock, false, false);
 	}
 	turn_taken_by = top;
+	return waited;
 }
 
 /*
  * Takes the account's turn, held to the end of the (sub)transaction. The
  * caller must have done everything before that could wait for another call.
+ * Returns whether it had to wait.
  */
-void
+bool
 ub_ledger_take_turn(UbSlice billing_id)
 {
 	LOCKTAG tag;
@@ -121,7 +125,7 @@ ub_ledger_take_turn(UbSlice billing_id)
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
 						 (uint32) hash, UB_LOCK_TURN);
-	ledger_wait_for_turn(&tag);
+	return ledger_wait_for_turn(&tag);
 }
 
 /* Adds up what a snapshot sees of the account's pending deltas. */
@@ -420,7 +424,7 @@ ledger_check_account(List *deltas, int first)
 	if (!any_large && !account_is_large(billing_id))
 		return next;
 
-	ub_ledger_take_turn(billing_id);
+	(void) ub_ledger_take_turn(billing_id);
 	if (!account_is_large(billing_id))
 	{
 		/* whoever was marking it gave up */

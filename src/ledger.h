@@ -24,7 +24,7 @@ extern int64 ub_ledger_balance(text *billing_id, Snapshot snapshot);
 extern int64 ub_ledger_balance_now(text *billing_id);
 extern int64 ub_ledger_settle(text *billing_id);
 extern int64 ub_ledger_answer(text *billing_id, const UbBalance *balance);
-extern void ub_ledger_take_turn(UbSlice billing_id);
+extern bool ub_ledger_take_turn(UbSlice billing_id);
 extern void ub_ledger_check_ranges(List *deltas);
 extern void ub_ledger_post(UbDeltaSet *set);
 extern UbDeltaSet *ub_ledger_post_if_many(UbDeltaSet *set);

@@ -5,9 +5,11 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
@@ -22,6 +24,7 @@
 #include "maintenance.h"
 #include "query.h"
 #include "roster.h"
+#include "stats.h"
 
 /*
  * How many rows a duty handles in one call of run_maintenance: all of them are
@@ -73,6 +76,8 @@ PG_FUNCTION_INFO_V1(ub_run_maintenance);
 PG_FUNCTION_INFO_V1(ub_rebuild);
 PG_FUNCTION_INFO_V1(ub_request_worker);
 PG_FUNCTION_INFO_V1(ub_require_unscoped);
+PG_FUNCTION_INFO_V1(ub_read_stats);
+PG_FUNCTION_INFO_V1(ub_reset_stats);
 
 /*
  * Reads what is remembered of each duty, into the current memory context. A
@@ -294,5 +299,39 @@ Datum
 ub_request_worker(PG_FUNCTION_ARGS)
 {
 	ub_roster_hint_at_commit();
+	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: read_stats(), for the view usage_billing_stats: the counts in the order of
+ * UbStat, and since when; null if nothing is counted
+ */
+Datum
+ub_read_stats(PG_FUNCTION_ARGS)
+{
+	uint64 counts[UB_STATS];
+	TimestampTz reset_at;
+	Datum values[UB_STATS + 1] = {0};
+	bool nulls[UB_STATS + 1];
+	TupleDesc desc;
+	bool counted = ub_stats_read(counts, &reset_at);
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != UB_STATS + 1)
+		elog(ERROR, "read_stats() was declared with other columns");
+	memset(nulls, !counted, sizeof(nulls));
+	for (int i = 0; counted && i < UB_STATS; i++)
+		values[i] = Int64GetDatum((int64) counts[i]);
+	if (counted)
+		values[UB_STATS] = TimestampTzGetDatum(reset_at);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+/* SQL: reset_usage_billing_stats() */
+Datum
+ub_reset_stats(PG_FUNCTION_ARGS)
+{
+	ub_access_require_unscoped();
+	ub_stats_reset();
 	PG_RETURN_VOID();
 }

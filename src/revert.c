@@ -25,6 +25,7 @@
 #include "ledger.h"
 #include "query.h"
 #include "settings.h"
+#include "stats.h"
 #include "usage.h"
 
 /* Columns of usage_revert, counted from 0. */
@@ -331,7 +332,10 @@ ub_revert_before_insert(PG_FUNCTION_ARGS)
 	found = ub_usage_lock(billing_id, DatumGetUUIDP(values[REVERT_USAGE_ID]),
 						  &usage);
 	if (revert_is_stored(trigger->tg_relation, values, nulls))
+	{
+		ub_stats_add(UB_STAT_DUPLICATES, 1);
 		return PointerGetDatum(NULL);
+	}
 	if (found)
 	{
 		RevertsSoFar so_far;
@@ -352,6 +356,7 @@ ub_revert_after_insert(PG_FUNCTION_ARGS)
 {
 	UbStored stored;
 	UbDeltaSet *set;
+	uint64 posted = 0;
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->usage_revert, "revert_after_insert()");
 	set = ub_deltas_new();
@@ -387,10 +392,12 @@ ub_revert_after_insert(PG_FUNCTION_ARGS)
 			delta->sums[UB_SUM_MEASURES + i] -= DatumGetInt64(
 				values[REVERT_MEASURES + i]);
 		set = ub_ledger_post_if_many(set);
+		posted++;
 	}
 	ub_ledger_post(set);
 	ub_deltas_free(set);
 	ub_stored_end(&stored);
+	ub_stats_add(UB_STAT_REVERTS, posted);
 	return PointerGetDatum(NULL);
 }
 
@@ -438,6 +445,16 @@ revert_is_repeated(Datum *values, bool *nulls)
 	return true;
 }
 
+/* The same before anything is stored. */
+static bool
+revert_was_repeated(Datum *values, bool *nulls)
+{
+	bool repeated = revert_is_repeated(values, nulls);
+
+	ub_stats_add(UB_STAT_DUPLICATES, repeated ? 1 : 0);
+	return repeated;
+}
+
 /*
  * Decides what the call reverts of the usage, which it has locked: fills in
  * number, id and amount.
@@ -451,6 +468,8 @@ revert_decide(const UbUsage *usage, Datum *values, bool *nulls)
 
 	revert_so_far(billing_id, usage_id, &so_far);
 	if (so_far.count > 0 && ub_revert_once)
+	{
+		ub_stats_add(UB_STAT_CONFLICTS, 1);
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
@@ -461,6 +480,7 @@ revert_decide(const UbUsage *usage, Datum *values, bool *nulls)
 					   ub_sum_text(so_far.amount), usage->amount),
 			 errhint(
 				 "A usage can be reverted once; give the first revert's id to repeat it safely.")));
+	}
 	if (nulls[REVERT_AMOUNT])
 	{
 		if (so_far.amount >= usage->amount)
@@ -488,7 +508,7 @@ revert_store(Datum *values, bool *nulls)
 	UbRows rows;
 	bool stored;
 
-	if (id_given && revert_is_repeated(values, nulls))
+	if (id_given && revert_was_repeated(values, nulls))
 		return false;
 	if (!ub_usage_lock(DatumGetTextPP(values[REVERT_BILLING_ID]), usage_id,
 					   &usage))
@@ -499,7 +519,7 @@ revert_store(Datum *values, bool *nulls)
 						   ub_value_uuid_text(usage_id)),
 				 errhint("Check the id and the account; a revert can't be reverted, nor can usage that was pruned.")));
 	/* while the lock was waited for, the same call may have been stored */
-	if (id_given && revert_is_repeated(values, nulls))
+	if (id_given && revert_was_repeated(values, nulls))
 		return false;
 	revert_decide(&usage, values, nulls);
 

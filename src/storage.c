@@ -29,6 +29,7 @@
 #include "errors.h"
 #include "fact.h"
 #include "source.h"
+#include "stats.h"
 #include "storage.h"
 
 #define STORAGE_DIFFERENCE(condition) \
@@ -367,6 +368,7 @@ storage_refresh(const char *org_id, bool wait)
 	UnregisterSnapshot(snapshot);
 	SPI_finish();
 	CommandCounterIncrement();
+	ub_stats_add(UB_STAT_REFRESHES, 1);
 	return true;
 }
 

@@ -24,6 +24,7 @@
 #include "fact.h"
 #include "ledger.h"
 #include "query.h"
+#include "stats.h"
 #include "store.h"
 #include "usage.h"
 
@@ -269,7 +270,10 @@ ub_usage_before_insert(PG_FUNCTION_ARGS)
 						  ub_fact_text(values, nulls, USAGE_BILLING_ID));
 	if (usage_is_stored(trigger->tg_relation, values[USAGE_BILLING_ID],
 						values[USAGE_ID], &item))
+	{
+		ub_stats_add(UB_STAT_DUPLICATES, 1);
 		return PointerGetDatum(NULL);
+	}
 	if (usage_is_complete(values, nulls, &item))
 		return PointerGetDatum(trigger->tg_trigtuple);
 	usage_complete(values, nulls, &item);
@@ -322,6 +326,7 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 	bool from_call = usage_is_from_call();
 	UbStored stored;
 	UbDeltaSet *set = NULL;
+	uint64 posted = 0;
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->usage, "usage_after_insert()");
 	if (!from_call)
@@ -351,6 +356,7 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 					   ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID])),
 					   &item);
 			set = ub_ledger_post_if_many(set);
+			posted++;
 		}
 		if (metadata != NULL &&
 			(Pointer) metadata != DatumGetPointer(values[USAGE_METADATA]))
@@ -362,6 +368,7 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 		ub_deltas_free(set);
 	}
 	ub_stored_end(&stored);
+	ub_stats_add(UB_STAT_USAGES_CREATED, posted);
 	return PointerGetDatum(NULL);
 }
 

@@ -12,6 +12,7 @@
 #include "launcher.h"
 #include "roster.h"
 #include "settings.h"
+#include "stats.h"
 
 UB_MODULE_MAGIC;
 
@@ -27,5 +28,6 @@ _PG_init(void)
 		ub_escrow_init();
 		ub_roster_init();
 		ub_launcher_init();
+		ub_stats_init();
 	}
 }

@@ -62,6 +62,7 @@ GRANT EXECUTE ON FUNCTION
 	usage_billing.prune_usage(timestamptz, text, integer),
 	usage_billing.rebuild(text),
 	usage_billing.recount_storage_usage(text),
+	usage_billing.reset_usage_billing_stats(),
 	usage_billing.revert_usage(uuid, bigint, text, text, text, uuid, text, text, jsonb),
 	usage_billing.run_maintenance(),
 	usage_billing.set_storage_limits(text, bigint, bigint, bigint),

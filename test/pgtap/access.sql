@@ -120,7 +120,7 @@ FROM (VALUES
 -- What is for requests without an organisation's scope only.
 SELECT is(ub_test.code('ub_test_app', claims, call), code, format('%s with claims %s', call, coalesce(quote_literal(claims), 'not set')))
 FROM (VALUES ('usage_billing.verify()'), ($$usage_billing.verify(billing_id => 'acc_a')$$), ('usage_billing.rebuild()'),
-	($$usage_billing.rebuild(billing_id => 'acc_a')$$), ('usage_billing.run_maintenance()'),
+	($$usage_billing.rebuild(billing_id => 'acc_a')$$), ('usage_billing.run_maintenance()'), ('usage_billing.reset_usage_billing_stats()'),
 	($$usage_billing.prune_usage('2024-01-01Z')$$), ($$usage_billing.prune_usage('2024-01-01Z', 'acc_a')$$)) AS calls (call)
 CROSS JOIN (VALUES (NULL, '00000'), ('', '00000'), ('{"org_id": "org_a"}', '42501'), ('{"role": "web_anon"}', '42501')) AS claims (claims, code);
 
@@ -202,7 +202,7 @@ SELECT set_eq($$SELECT nspname::text FROM pg_namespace WHERE nspname = 'usage_bi
 	ARRAY[]::text[], 'nor is the schema');
 SELECT is(ub_test.code('ub_test_none', NULL, format('usage_billing.%s(%s)', f, rtrim(arguments, ', '))), '42501', format('without a right: %s', f))
 FROM (SELECT * FROM function_of_account UNION ALL VALUES ('create_billing_account', $$'org_n'$$), ('create_project', $$'prj_n', 'org_n'$$), ('verify', ''), ('rebuild', ''),
-	('run_maintenance', ''), ('prune_usage', 'now()')) c;
+	('run_maintenance', ''), ('prune_usage', 'now()'), ('reset_usage_billing_stats', '')) c;
 SELECT is(ub_test.code(r, NULL, format('(SELECT count(*) FROM usage_billing.%I)', t)), '42501', format('%s reads %s', r, t))
 FROM (VALUES ('ub_test_none'), ('ub_test_app')) AS roles (r)
 CROSS JOIN (SELECT relname FROM pg_class WHERE relnamespace = 'usage_billing'::regnamespace AND relkind IN ('r', 'p', 'v')) AS tables (t);

@@ -7,7 +7,7 @@ SELECT no_plan();
 
 CREATE TEMP TABLE described AS
 SELECT p.oid::regprocedure::text AS name, obj_description(p.oid, 'pg_proc') AS comment,
-	CASE WHEN p.prorettype = 'trigger'::regtype OR p.proname ~ '^(require_unscoped|request_worker|delivery_measures|derived_)' THEN 'internal' ELSE 'function' END AS sort,
+	CASE WHEN p.prorettype = 'trigger'::regtype OR p.proname ~ '^(require_unscoped|request_worker|delivery_measures|derived_|read_stats)' THEN 'internal' ELSE 'function' END AS sort,
 	p.proargnames[1:p.pronargs] AS parameters
 FROM pg_proc p
 WHERE p.pronamespace = 'usage_billing'::regnamespace

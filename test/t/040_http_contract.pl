@@ -84,6 +84,7 @@ my @functions = (
 	[ verify => { billing_id => 'acct-1' }, all => 1 ],
 	[ rebuild => { billing_id => 'acct-1' }, all => 1 ],
 	[ run_maintenance => {}, all => 1 ],
+	[ reset_usage_billing_stats => {}, all => 1 ],
 	[ prune_usage => { older_than => '2023-01-01T00:00:00Z', billing_id => 'acct-1', max_rows => 100 }, all => 1 ],
 	[ track_storage => { relation => 'public.app_file', org_column => 'org', bytes_column => 'bytes' }, none => 1 ],
 	[ untrack_storage => { relation => 'public.app_file' }, none => 1 ]);
@@ -92,7 +93,7 @@ my @functions = (
 is($api->post($claims{service}, 'revert_usage', $functions[14][1])->{status}, 200, 'a revert');
 is($api->post($claims{service}, 'set_storage_limits', $functions[15][1])->{status}, 204, 'limits');
 is($api->post($claims{service}, 'close_billing_period', $functions[9][1])->{status}, 200, 'a billing date');
-is_deeply([ sort grep { !/^(request|delivery|derived|require|routed)_/ } keys %{ $api->{functions} } ], [ sort map { $_->[0] } @functions ],
+is_deeply([ sort grep { !/^(request|delivery|derived|require|routed|read)_/ } keys %{ $api->{functions} } ], [ sort map { $_->[0] } @functions ],
 	'every function that a request could name is tried')
   or diag(explain [ sort keys %{ $api->{functions} } ]);
 
