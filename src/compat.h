@@ -68,11 +68,22 @@
 
 /* 16: table_tuple_update tells which indexes need entries (19d8e2308bc) */
 #if PG_VERSION_NUM >= 160000
-#define UB_UPDATE_INDEXES		  TU_UpdateIndexes
-#define ub_updates_indexes(which) ((which) == TU_All)
+#define UB_UPDATE_INDEXES TU_UpdateIndexes
+#define ub_insert_index_tuples_updated(info, slot, estate, which) \
+	do \
+	{ \
+		if ((which) != TU_None) \
+			(void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, \
+										 NIL, (which) == TU_Summarizing); \
+	} while (0)
 #else
-#define UB_UPDATE_INDEXES		  bool
-#define ub_updates_indexes(which) (which)
+#define UB_UPDATE_INDEXES bool
+#define ub_insert_index_tuples_updated(info, slot, estate, which) \
+	do \
+	{ \
+		if (which) \
+			ub_insert_index_tuples(info, slot, estate); \
+	} while (0)
 #endif
 
 /* 16: object_ownercheck replaces a function for each class (c727f511bd7) */

@@ -233,7 +233,6 @@ table_store(SumsTable *table, bool found, Datum *values)
 	CommandId command = GetCurrentCommandId(true);
 	TupleTableSlot *row = table->row;
 	int columns = RelationGetDescr(table->rel)->natts;
-	bool to_index = true;
 
 	ExecClearTuple(row);
 	memcpy(row->tts_values, values, columns * sizeof(Datum));
@@ -252,12 +251,13 @@ table_store(SumsTable *table, bool found, Datum *values)
 
 		if (result != TM_Ok)
 			elog(ERROR, "sums of usage_billing were changed by somebody else");
-		to_index = ub_updates_indexes(indexes);
+		ub_insert_index_tuples_updated(table->info, row, table->estate, indexes);
 	}
 	else
+	{
 		table_tuple_insert(table->rel, row, command, 0, NULL);
-	if (to_index)
 		ub_insert_index_tuples(table->info, row, table->estate);
+	}
 	ResetPerTupleExprContext(table->estate);
 }
 
