@@ -69,7 +69,7 @@ median() { sort -g | awk '{ a[NR] = $1 } END { if (NR) print NR % 2 ? a[(NR + 1)
 
 header()
 {
-	printf '%-56s %14s %14s %9s  %-9s %s\n' comparison ours other ratio goal holds
+	printf '%-60s %14s %14s %9s  %-9s %s\n' comparison ours other ratio goal holds
 }
 
 # report NAME GOAL UNIT KIND: a line of the table from pairs "ours other" on
@@ -94,7 +94,7 @@ report()
 			judged = kind == "amount" ? ours : median(r, n)
 			split(goal, g, " ")
 			holds = g[1] == ">=" ? judged >= g[2] : g[1] == "<=" ? judged <= g[2] : -1
-			printf "%-56s %14s %14s %9s  %-9s %s\n", name, show(ours), kind == "amount" ? "" : show(median(x, n)),
+			printf "%-60s %14s %14s %9s  %-9s %s\n", name, show(ours), kind == "amount" ? "" : show(median(x, n)),
 				kind == "amount" ? "" : sprintf("%.2f x", judged), goal, holds < 0 ? "" : holds ? "yes" : "NO"
 		}'
 }
