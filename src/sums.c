@@ -51,8 +51,8 @@ typedef struct SumsTable
 } SumsTable;
 
 /*
- * What does the same where somebody has put triggers on the tables, and in a
- * transaction whose snapshot may be older than the rows.
+ * What does the same where somebody has put triggers or constraints on the
+ * tables, and in a transaction whose snapshot may be older than the rows.
  */
 static UbQuery fold_hours = {
 	.text =
@@ -373,11 +373,15 @@ sums_directly(List *accounts, List *deltas)
 	ub_rows_end(&large);
 }
 
+/* Whether somebody has put something on the table that a query obeys. */
 static bool
-has_triggers(Oid relid)
+table_is_plain(Oid relid)
 {
 	Relation rel = table_open(relid, RowExclusiveLock);
-	bool result = rel->trigdesc != NULL;
+	const TupleConstr *constraints = RelationGetDescr(rel)->constr;
+	bool result = rel->trigdesc == NULL && !rel->rd_rel->relhasrules &&
+		!rel->rd_rel->relforcerowsecurity &&
+		(constraints == NULL || constraints->num_check == 0);
 
 	table_close(rel, NoLock);
 	return result;
@@ -393,8 +397,8 @@ ub_sums_add(List *accounts, List *deltas)
 	if (accounts == NIL)
 		return;
 	if (IsolationUsesXactSnapshot() ||
-		has_triggers(ub_catalog()->credit_balance) ||
-		has_triggers(ub_catalog()->usage_hourly))
+		!table_is_plain(ub_catalog()->credit_balance) ||
+		!table_is_plain(ub_catalog()->usage_hourly))
 		sums_by_query(accounts, deltas);
 	else
 		sums_directly(accounts, deltas);
