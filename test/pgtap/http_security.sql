@@ -50,7 +50,7 @@ LANGUAGE sql AS $$ SELECT code FROM ub_test.ask(role_name, claims, call) $$;
 CREATE TEMP TABLE own AS SELECT p.*, p.oid::regprocedure::text AS signature FROM pg_proc p WHERE p.pronamespace = 'usage_billing'::regnamespace;
 SELECT is(proconfig, '{"search_path=pg_catalog, pg_temp"}', format('%s: runs with the owner''s rights and a path that ends with pg_temp', signature))
 FROM own WHERE prosecdef;
-SELECT is(string_agg(proname, ' ' ORDER BY proname), 'delivery_measures derived_differences derived_sums request_accounts request_org request_worker require_unscoped',
+SELECT is(string_agg(proname, ' ' ORDER BY proname), 'delivery_measures derived_differences derived_sums read_stats request_accounts request_org request_worker require_unscoped',
 	'what runs with the caller''s rights, beside triggers') FROM own WHERE NOT prosecdef AND prorettype <> 'trigger'::regtype;
 SELECT ok(prosqlbody IS NOT NULL OR proconfig IS NOT NULL OR prolang = (SELECT oid FROM pg_language WHERE lanname = 'c'),
 	format('%s: nothing of its text is looked up in the caller''s path', signature)) FROM own;
