@@ -52,8 +52,8 @@ typedef struct SumsTable
 } SumsTable;
 
 /*
- * What does the same where somebody has put triggers on the tables, and in a
- * transaction whose snapshot may be older than the rows.
+ * What does the same where somebody has put triggers or checks on the tables,
+ * and in a transaction whose snapshot may be older than the rows.
  */
 static UbQuery fold_hours = {
 	.text =
@@ -373,11 +373,14 @@ sums_directly(List *accounts, List *deltas)
 	ub_rows_end(&large);
 }
 
+/* Whether somebody has put anything on the table that takes a query to obey. */
 static bool
-has_triggers(Oid relid)
+has_rules_of_others(Oid relid)
 {
 	Relation rel = table_open(relid, RowExclusiveLock);
-	bool result = rel->trigdesc != NULL;
+	const TupleConstr *constraints = RelationGetDescr(rel)->constr;
+	bool result = rel->trigdesc != NULL ||
+		(constraints != NULL && constraints->num_check > 0);
 
 	table_close(rel, NoLock);
 	return result;
@@ -393,8 +396,8 @@ ub_sums_add(List *accounts, List *deltas)
 	if (accounts == NIL)
 		return;
 	if (IsolationUsesXactSnapshot() ||
-		has_triggers(ub_catalog()->credit_balance) ||
-		has_triggers(ub_catalog()->usage_hourly))
+		has_rules_of_others(ub_catalog()->credit_balance) ||
+		has_rules_of_others(ub_catalog()->usage_hourly))
 		sums_by_query(accounts, deltas);
 	else
 		sums_directly(accounts, deltas);
