@@ -331,6 +331,7 @@ ub_read_stats(PG_FUNCTION_ARGS)
 Datum
 ub_reset_stats(PG_FUNCTION_ARGS)
 {
+	PreventCommandIfReadOnly("reset_usage_billing_stats()");
 	ub_access_require_unscoped();
 	ub_stats_reset();
 	PG_RETURN_VOID();

@@ -181,6 +181,22 @@ is(state('SET ROLE watcher; SELECT * FROM usage_billing.usage_billing_stats'), '
 is(state('SET ROLE watcher; SELECT usage_billing.reset_usage_billing_stats()'), '42501', 'and can not reset it');
 is(state('SET ROLE nobody; SELECT * FROM usage_billing.usage_billing_stats'), '42501', 'others can not read it');
 
+# What the documentation shows for Prometheus runs with that right, and says
+# what it answers.
+my ($yaml) = slurp_file("$FindBin::Bin/../../docs/operations.md") =~ /^```yaml\n(.*?)^```/ms;
+my %metrics;
+while ($yaml =~ /^(\w+):\n  query: \|\n((?:    .*\n)+)  metrics:\n((?:    - .*\n)+)/mg)
+{
+	my ($name, $query, $listed) = ($1, $2, $3);
+	my $file = "$directory/$name.sql";
+	append_to_file($file, "SET ROLE watcher;\n$query;\n");
+	my ($shown, $failed) = run_command([ 'psql', '-X', '-q', '-A', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $file ]);
+	is($failed, '', "metrics $name: the query runs");
+	is([ split /\n/, $shown ]->[0], join('|', $listed =~ /^    - (\w+):/mg), "metrics $name: its columns are the metrics");
+	$metrics{$name} = 1;
+}
+is_deeply([ sort keys %metrics ], [ 'usage_billing', 'usage_billing_maintenance' ], 'both queries were run');
+
 # Many sessions.
 append_to_file("$directory/load.sql", <<'SQL');
 \set n random(1, 5)
