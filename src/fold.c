@@ -87,7 +87,10 @@ fold_full_xid(TransactionId xid)
 static uint64
 fold_take(Fold *fold, text *billing_id, uint64 limit, UbFoldCursor *cursor)
 {
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	/* a transaction that keeps its snapshot reads the sums by it afterwards */
+	Snapshot snapshot = RegisterSnapshot(IsolationUsesXactSnapshot() ?
+											 GetTransactionSnapshot() :
+											 GetLatestSnapshot());
 	CommandId command = GetCurrentCommandId(true);
 	UbFoldedAccount *account = palloc(sizeof(UbFoldedAccount));
 	UbScan scan;
