@@ -165,12 +165,14 @@ my %WRITES = (
 	rebuild => 'usage_billing.rebuild()',
 	refresh_storage_usage => "usage_billing.refresh_storage_usage('org-c1')",
 	recount_storage_usage => "usage_billing.recount_storage_usage('org-c1')",
+	prune_usage => "usage_billing.prune_usage('2024-01-01Z')",
 	set_storage_limits => "usage_billing.set_storage_limits('org-c1', 5)",
 	track_storage => "usage_billing.track_storage('files_c1', 'org', 'size')",
 	untrack_storage => "usage_billing.untrack_storage('files_c1')");
 
 # Those that the others are made of, and what row-level security asks.
-my $INNER = "'require_unscoped', 'delivery_measures', 'derived_sums', 'derived_differences', 'request_org', 'request_accounts', 'request_worker'";
+my $INNER = "'require_unscoped', 'delivery_measures', 'derived_sums', 'derived_differences', 'request_org', 'request_accounts', 'request_worker', 'read_stats', 'reset_usage_billing_stats',"
+  . " 'routed_batch', 'routed_begin', 'routed_call', 'routed_owner', 'routed_rows'";
 
 sub functions
 {

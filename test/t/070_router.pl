@@ -170,7 +170,7 @@ SELECT name, code, ub_test.outcome(call) ->> 'code' = code AS as_told,
 	detail IS NULL OR coalesce(o ->> 'detail', '') ~ detail AS detail_as_told,
 	NOT hint OR coalesce(o ->> 'hint', '') <> '' AS hint_as_told, o
 FROM bad_input_case, LATERAL ub_test.outcome(call) o
-WHERE call !~ '^(UPDATE|DELETE|TRUNCATE)' AND (call ~ '^SET LOCAL') = :settings
+WHERE call !~ '^(UPDATE|DELETE|TRUNCATE)' AND call !~ '(1e131071, ){2}' AND (call ~ '^SET LOCAL') = :settings
 	AND (:'wanted' = '' OR call ~ :'wanted')
 ORDER BY case_no
 SQL
