@@ -55,7 +55,7 @@ check-http: deps
 	tools/check-http
 
 fuzz: deps
-	DOCUMENTS=$${DOCUMENTS:-1000000} TEST=060_fuzz test/run tap
+	DOCUMENTS=$${DOCUMENTS:-1000000} TEST=070_fuzz test/run tap
 
 check-sanitize: deps
 	CHECKED=sanitize test/run
