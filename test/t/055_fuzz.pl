@@ -17,7 +17,8 @@ use BillingNode;
 use FuzzDocument;
 use FuzzServer;
 
-my $seed = $ENV{SEED} // (time ^ $$) & 0x7fffffff;
+# a run of all tests repeats the same documents; make fuzz makes others each time
+my $seed = $ENV{SEED} // 20260101;
 my $documents = $ENV{DOCUMENTS} // 40000;
 my $WORKERS = 2;
 my $BATCH = 250;         # documents in a transaction
@@ -182,9 +183,10 @@ SQL
 
 is(BillingNode::differences($node, 'fuzz'), '', 'verify() finds nothing');
 $node->safe_psql('fuzz', 'SELECT usage_billing.run_maintenance()');
-# files may add up to more than a snapshot can show, or be of no size
+# files may add up to more than a snapshot can show, be of no size, or of an
+# organisation whose name is too long
 none('no duty of the maintenance failed', <<'SQL');
-SELECT duty, last_error FROM usage_billing.maintenance_status WHERE last_error NOT LIKE '%(SQLSTATE 22003)'
+SELECT duty, last_error FROM usage_billing.maintenance_status WHERE last_error !~ 'SQLSTATE 220[02]3'
 SQL
 is(BillingNode::differences($node, 'fuzz'), '', 'nor after folding');
 

@@ -331,6 +331,8 @@ sub some_account_id
 	my ($unknown) = @_;
 	my ($id, $code) = some_text(255);
 
+	# a short one may be there by chance
+	$id .= ' is unknown' if length $id < 8;
 	return ($id, $code || $unknown);
 }
 
