@@ -177,8 +177,8 @@ storage_lock_tag(LOCKTAG *tag, uint16 class, const void *key, int len)
 /*
  * Takes a lock of ours on anything, to the end of the transaction. False if it
  * isn't to be waited for and somebody has it. Who waits takes the locks of
- * sources before those of organisations; the maintenance, which keeps many,
- * never waits.
+ * sources before those of organisations, and before them the one of all sources;
+ * the maintenance, which keeps many, never waits.
  */
 static bool
 storage_lock(uint16 class, const void *key, int len, bool wait)
@@ -251,7 +251,10 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted,
 	Datum values[2] = {UUIDPGetDatum(&source->id), (Datum) 0};
 	UbSource current;
 
-	if (!wait && !ConditionalLockRelationOid(source->relation, AccessShareLock))
+	/* who waits may come to sources in any order, so only one at a time does */
+	if (wait)
+		(void) storage_lock(UB_LOCK_RECOUNT, "", 0, true);
+	else if (!ConditionalLockRelationOid(source->relation, AccessShareLock))
 		return false;
 	if (!ub_source_lock(source))
 	{
