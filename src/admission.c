@@ -3,15 +3,15 @@
  *		Whether an account can afford what a call has stored, and posting it.
  *
  * Usage is admitted if the balance, less what has been admitted to others and
- * is not committed yet, stays at or above credit_min. The deltas of a call are
- * appended after it was admitted, so all that is in usage_delta is admitted, or
- * came by a way that needs no admission.
+ * is not committed yet, stays at or above credit_min.
  *
  * Without counters in shared memory, calls of one account take turns to the
  * end of their transactions: whoever has the turn sees all that was admitted as
  * committed. With them (escrow.c) nobody waits for anybody's transaction: the
  * counter decides, and where it isn't enough, reading the tables under the
- * account's lock, where what is in flight counts as spent.
+ * account's lock, where what is in flight counts as spent. There the deltas of a
+ * call are appended after it was admitted, so all that is in flight in
+ * usage_delta is admitted, or came by a way that needs no admission.
  */
 #include "postgres.h"
 

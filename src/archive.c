@@ -15,7 +15,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "common/md5.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -135,7 +134,6 @@ archive_made_id(Datum *values, bool *nulls)
 {
 	UbSlice billing_id = ub_fact_text(values, nulls, ARCHIVE_BILLING_ID);
 	UbSlice source = ub_fact_text(values, nulls, ARCHIVE_SOURCE);
-	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 	char *name = psprintf("usage_archive:" INT64_FORMAT ":%s:%d:%.*s:%.*s",
 						  DatumGetTimestampTz(values[ARCHIVE_HOUR]),
 						  DatumGetObjectId(values[ARCHIVE_TYPE]) ==
@@ -144,14 +142,8 @@ archive_made_id(Datum *values, bool *nulls)
 							  "credit",
 						  source.len, source.len, source.data, billing_id.len,
 						  billing_id.data);
-	const char *problem;
 
-	if (!pg_md5_binary(name, strlen(name), id->data, &problem))
-		elog(ERROR, "could not make an id: %s", problem);
-	/* version 3: made from a name */
-	id->data[6] = (id->data[6] & 0x0f) | 0x30;
-	id->data[8] = (id->data[8] & 0x3f) | 0x80;
-	return id;
+	return ub_value_made_uuid(name);
 }
 
 /* Fills what a row leaves open, but for created_at. */

@@ -73,8 +73,9 @@
 	do \
 	{ \
 		if ((which) != TU_None) \
-			(void) ExecInsertIndexTuples(info, slot, estate, false, false, NULL, \
-										 NIL, (which) == TU_Summarizing); \
+			(void) ExecInsertIndexTuples(info, slot, estate, false, false, \
+										 NULL, NIL, \
+										 (which) == TU_Summarizing); \
 	} while (0)
 #else
 #define UB_UPDATE_INDEXES bool

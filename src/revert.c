@@ -9,7 +9,6 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "common/md5.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -99,17 +98,10 @@ revert_so_far(text *billing_id, const pg_uuid_t *usage_id, RevertsSoFar *so_far)
 static pg_uuid_t *
 revert_made_id(UbSlice billing_id, const pg_uuid_t *usage_id, int revert_no)
 {
-	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 	char *name = psprintf("usage_revert:%s:%d:%.*s", ub_value_uuid_text(usage_id),
 						  revert_no, billing_id.len, billing_id.data);
-	const char *problem;
 
-	if (!pg_md5_binary(name, strlen(name), id->data, &problem))
-		elog(ERROR, "could not make an id: %s", problem);
-	/* version 3: made from a name */
-	id->data[6] = (id->data[6] & 0x0f) | 0x30;
-	id->data[8] = (id->data[8] & 0x3f) | 0x80;
-	return id;
+	return ub_value_made_uuid(name);
 }
 
 static void

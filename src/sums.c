@@ -251,7 +251,8 @@ table_store(SumsTable *table, bool found, Datum *values)
 
 		if (result != TM_Ok)
 			elog(ERROR, "sums of usage_billing were changed by somebody else");
-		ub_insert_index_tuples_updated(table->info, row, table->estate, indexes);
+		ub_insert_index_tuples_updated(table->info, row, table->estate,
+									   indexes);
 	}
 	else
 	{

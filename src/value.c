@@ -8,6 +8,7 @@
 
 #include "catalog/pg_collation.h"
 #include "common/int.h"
+#include "common/md5.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/formatting.h"
@@ -485,6 +486,21 @@ ub_value_uuid(UbSlice value, pg_uuid_t *result)
 			at++;
 	}
 	return at == end;
+}
+
+/* Makes an id of a name, the same one each time. */
+pg_uuid_t *
+ub_value_made_uuid(const char *name)
+{
+	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
+	const char *problem;
+
+	if (!pg_md5_binary(name, strlen(name), id->data, &problem))
+		elog(ERROR, "could not make an id: %s", problem);
+	/* version 3: made from a name */
+	id->data[6] = (id->data[6] & 0x0f) | 0x30;
+	id->data[8] = (id->data[8] & 0x3f) | 0x80;
+	return id;
 }
 
 const char *

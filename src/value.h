@@ -61,6 +61,7 @@ extern bool ub_value_time(UbSlice value, TimestampTz *result);
 extern bool ub_value_time_or_date(UbSlice value, TimestampTz *result);
 extern bool ub_value_uuid(UbSlice value, pg_uuid_t *result);
 extern const char *ub_value_uuid_text(const pg_uuid_t *id);
+extern pg_uuid_t *ub_value_made_uuid(const char *name);
 extern TimestampTz ub_value_hour(TimestampTz at);
 
 #endif /* UB_VALUE_H */
