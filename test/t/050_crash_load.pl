@@ -25,7 +25,7 @@ use Load;
 use UsageInput;
 
 my $SEED = $ENV{CRASH_SEED} // int rand 2**31;
-my $SECONDS = $ENV{CRASH_SECONDS} // 24;
+my $SECONDS = $ENV{CRASH_SECONDS} // 22;
 my $CLIENTS = 8;
 
 diag("seed $SEED, twice $SECONDS s (repeat with CRASH_SEED=$SEED)");

@@ -118,7 +118,7 @@ sub chaos
 	{
 		cmp_ok(Load::count($counts, qr/^use(?:_pool)? $state$/), '>', 20, "$name: there were calls that ended in $state");
 	}
-	for my $pattern ('57014$', 'lost$', '^COMMIT 00000', '^COMMIT PREPARED 00000', '^ROLLBACK PREPARED 00000', '^refresh 00000', '^load_revert 00000', '^conflict 23505')
+	for my $pattern ('57014$', 'lost$', '^COMMIT 00000', '^COMMIT PREPARED 00000', '^ROLLBACK PREPARED 00000', '^refresh 00000', '^load_revert 00000', '^conflict 23505', '^balance told')
 	{
 		cmp_ok(Load::count($counts, qr/$pattern/), '>', 0, "$name: there was $pattern");
 	}

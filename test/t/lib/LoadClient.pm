@@ -31,7 +31,7 @@ sub new
 {
 	my ($class, %p) = @_;
 	my $self = bless {
-		%p, usages => [], accounts => [], files => {}, busy => {},
+		%p, usages => [], accounts => [], files => {}, busy => {}, balance => {}, staged => [],
 		loads => 0, opened => 0, filed => 0, projects => 1, gids => 0,
 	}, $class;
 
@@ -90,6 +90,7 @@ sub turn
 	my ($self) = @_;
 	my $at = rand;
 
+	$self->{staged} = [];
 	return $self->single if $at < 0.6;
 	return $self->look_twice if $at < 0.63;
 	return $self->transaction;
@@ -125,19 +126,36 @@ sub try_step
 	my $short = substr $step->{sql}, 0, 700;
 
 	$self->note('~', "$step->{kind} $state");
-	if ($state eq '00000' && $step->{check})
+	my $complaint = '';
+	if ($state eq '00000')
 	{
-		my $complaint = $step->{check}->($out, $rows || 0, $retried);
-		$self->wrong("$step->{kind}: $complaint (" . ($retried ? 'again ' : '') . "$short)") if $complaint;
+		$complaint = $step->{check}->($out, $rows || 0, $retried) if $step->{check};
+		$complaint ||= $self->check_balance($step, $out);
 	}
-	$self->wrong("$step->{kind}: $state (" . ($retried ? 'again ' : '') . "$short)") if $end eq 'wrong';
+	$complaint ||= $state if $end eq 'wrong';
+	$self->wrong("$step->{kind}: $complaint (" . ($retried ? 'again ' : '') . "$short)") if $complaint;
 	return ($end, $state);
+}
+
+# An account of its own has the balance that this client brought it to, what it
+# did in an open transaction included.
+sub check_balance
+{
+	my ($self, $step, $out) = @_;
+	my $balance = $self->{balance}{ $step->{answers} };
+
+	return '' if !defined $balance || $self->{unsure};
+	$balance += $_->[1] for grep { $_->[0] eq $step->{answers} } map { @{ $_->{moves} } } @{ $self->{staged} }, $step;
+	$self->note('~', 'balance told');
+	my ($told) = $out =~ /"balance": (-?\d+)/;
+	return defined $told && $told == $balance ? '' : "the balance should be $balance: $out";
 }
 
 sub stored
 {
 	my ($self, $step) = @_;
 	$self->note('+', $_) for @{ $step->{facts} };
+	$self->{balance}{ $_->[0] } += $_->[1] for grep { exists $self->{balance}{ $_->[0] } } @{ $step->{moves} };
 	$step->{done}->() if $step->{done};
 	return;
 }
@@ -271,6 +289,7 @@ sub transaction
 	# a session of its own must not wait for what it has prepared
 	my @steps = map { LoadSteps::some_step($self, refresh => 1, recount => 1) } 1 .. one_of(1, 2, 2, 3, 5);
 	my @staged;
+	$self->{staged} = \@staged;
 
 	# what deletes or empties files decides what the next one finds
 	return if 1 < grep { $_->{kind} =~ /files/ } @steps;
@@ -327,7 +346,10 @@ sub unheard
 	$self->whole($staged);
 	# it is about to end, but a file may not be changed before it has
 	$self->wait_until_gone($orphan) if $orphan;
+	# when the first of them is repeated, the others may be there already
+	$self->{unsure} = 1;
 	$self->settle($_) for @$staged;
+	$self->{unsure} = 0;
 	return;
 }
 

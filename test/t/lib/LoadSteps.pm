@@ -2,13 +2,13 @@
 # facts that are there once it succeeded and the SQLSTATEs that it may meet.
 # Each can be repeated as it is until its outcome is known.
 #
-# A step: sql; facts (lines as LoadCheck makes them of the tables); may (it
-# failed for good, nothing of it is there); again (so much for now: repeat it);
-# must (it has to fail so); is_load (COPY or INSERT, where a deadlock is
-# nothing wrong); fresh (23505 on a repetition says that it was
-# stored); check (a complaint about the answer, or none); done (told the client
-# that it was stored); probe (table => ids of its own, for looking whether it
-# was stored).
+# A step: sql; facts (lines as Load makes them of the tables); may (it failed for
+# good, nothing of it is there); again (so much for now: repeat it); must (it has
+# to fail so); is_load (COPY or INSERT, where a deadlock is nothing wrong); fresh
+# (23505 on a repetition says that it was stored); check (a complaint about the
+# answer, or none); done (tells the client that it was stored); probe (table and
+# ids of its own, for looking whether it was stored); moves (accounts, and by how
+# much it changes their balances); answers (the account whose balance it tells).
 package LoadSteps;
 
 use strict;
@@ -55,7 +55,7 @@ sub some_step
 			last if ($at -= $WEIGHTS{$_}) < 0;
 		}
 		my $step = main_step($client, $kind) or next;
-		return { may => [], again => [], facts => [], probe => [], %$step, kind => $kind };
+		return { may => [], again => [], facts => [], probe => [], moves => [], answers => '', %$step, kind => $kind };
 	}
 	die 'nothing to do';
 }
@@ -152,6 +152,8 @@ sub usage_values
 		defined $usage->{created} ? sql_time($usage->{created}) : undef);
 }
 
+sub usage_move { return $_[0]{type} eq 'credit' ? -$_[0]{amount} : 0; }
+
 # Notes usages as stored, for reverts and repetitions.
 sub keep_usages
 {
@@ -186,6 +188,8 @@ sub use_step
 		sql => "SELECT usage_billing.create_usage('[$list]', '$account')",
 		facts => [ map { usage_line($_) } @usages ],
 		probe => [ map { [ 'usage', 'id', $account, $_->{id} ] } grep { !$_->{pool} } @usages ],
+		moves => [ map { [ $account, usage_move($_) ] } @usages ],
+		answers => $account,
 		may => [ (grep { $_->{type} eq 'credit' } @usages) ? 'UB001' : (), $account eq $DOOR ? 'UB003' : () ],
 		check => sub { return check_created($client, $_[0], $_[2], @usages); },
 		done => sub { return keep_usages($client, @usages); },
@@ -217,6 +221,7 @@ sub step_repeat
 	my $account = $usages[0]{account};
 	return {
 		sql => "SELECT usage_billing.create_usage('[" . join(', ', map { usage_json($_) } @usages) . "]', '$account')",
+		answers => $account,
 		check => sub {
 			my ($out) = @_;
 			return $out =~ /"created": 0, "duplicates": ${\scalar @usages}\}/ ? '' : "took a known usage for new: $out";
@@ -281,6 +286,7 @@ sub load_step
 		sql => $sql,
 		facts => [ map { usage_line($_) } @usages ],
 		probe => [ map { [ 'usage', 'id', @$_{qw(account id)} ] } grep { !$_->{pool} } @usages ],
+		moves => [ map { [ $_->{account}, usage_move($_) ] } @usages ],
 		is_load => 1,
 		again => [ $own < @usages ? '23505' : () ],
 		check => sub {
@@ -321,6 +327,8 @@ sub step_grant
 		sql => "SELECT usage_billing.grant_credits('$id', $amount, '$account', source => 'gift')",
 		facts => ["grant|$account|$id|$amount|gift"],
 		probe => [ [ 'credit_grant', 'id', $account, $id ] ],
+		moves => [ [ $account, $amount ] ],
+		answers => $account,
 		may => [ $account eq $DOOR ? 'UB003' : () ],
 		check => sub { return $_[2] || $_[0] =~ /"duplicate": false/ ? '' : "took it for known: $_[0]"; },
 	};
@@ -334,6 +342,7 @@ sub step_load_grant
 		sql => insert('credit_grant', 'billing_id, id, amount, source', @rows),
 		facts => [ map { join '|', 'grant', @$_ } @rows ],
 		probe => [ map { [ 'credit_grant', 'id', @$_[ 0, 1 ] ] } @rows ],
+		moves => [ map { [ @$_[ 0, 2 ] ] } @rows ],
 		is_load => 1,
 	};
 }
@@ -359,6 +368,12 @@ sub reverted
 	return;
 }
 
+sub revert_move
+{
+	my ($usage, $amount) = @_;
+	return [ $usage->{account}, $usage->{type} eq 'credit' ? $amount : 0 ];
+}
+
 sub revert_line
 {
 	my ($account, $usage_id, $no, $id, $amount) = @_;
@@ -376,6 +391,8 @@ sub step_revert
 		sql => "SELECT usage_billing.revert_usage('$usage->{id}', $amount, '$usage->{account}', id => '$id')",
 		facts => [ revert_line($usage->{account}, $usage->{id}, $usage->{reverts} + 1, $id, $amount) ],
 		probe => [ [ 'usage_revert', 'id', $usage->{account}, $id ] ],
+		moves => [ revert_move($usage, $amount) ],
+		answers => $usage->{account},
 		check => sub { return $_[2] || $_[0] =~ /"duplicate": false/ ? '' : "took it for known: $_[0]"; },
 		done => sub { return reverted($usage, $amount); },
 	};
@@ -392,6 +409,7 @@ sub step_load_revert
 		sql => insert('usage_revert', 'billing_id, usage_id, revert_no, id, amount', [ $usage->{account}, $usage->{id}, $no, $id, $amount ]),
 		facts => [ revert_line($usage->{account}, $usage->{id}, $no, $id, $amount) ],
 		probe => [ [ 'usage_revert', 'id', $usage->{account}, $id ] ],
+		moves => [ revert_move($usage, $amount) ],
 		is_load => 1,
 		done => sub { return reverted($usage, $amount); },
 	};
@@ -444,7 +462,11 @@ sub step_account
 		sql => "SELECT usage_billing.create_billing_account('org-$client->{name}', '$account', -100000)",
 		facts => ["account|$account|org-$client->{name}"],
 		probe => [ [ 'billing_account', 'org_id', $account, "org-$client->{name}" ] ],
-		done => sub { push @{ $client->{accounts} }, $account; shift @{ $client->{accounts} } if @{ $client->{accounts} } > 4; },
+		done => sub {
+			push @{ $client->{accounts} }, $account;
+			shift @{ $client->{accounts} } if @{ $client->{accounts} } > 4;
+			$client->{balance}{$account} = 0;
+		},
 	};
 }
 
@@ -579,7 +601,7 @@ sub step_read
 	my $account = some_account($client);
 	my $by = "billing_id => '$account'";
 	return one_of(
-		{ sql => "SELECT usage_billing.account_balance($by)" },
+		{ sql => "SELECT usage_billing.account_balance($by)", answers => $account },
 		{ sql => "SELECT usage_billing.total_debited($by)" },
 		{ sql => "SELECT count(*) FROM usage_billing.account_transactions(max_rows => 50, $by)" },
 		{ sql => "SELECT usage_billing.account_usage_trend('2024-03-01', '2024-03-07', include => 'trend', $by)" },
