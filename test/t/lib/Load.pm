@@ -285,13 +285,15 @@ sub storage_sql
 	my $files = join ' ', "SELECT org_id AS org, kind, bytes, duration_seconds AS seconds FROM usage_billing.stored_file",
 	  map { "UNION ALL SELECT org, kind, size, seconds FROM files_$_" } $self->names;
 	return <<"SQL";
-SELECT concat_ws(' ', org, told, counted) FROM (
-	SELECT p.org_id AS org, concat_ws(' ', s.image_file_count, s.image_storage_bytes, s.video_file_count, s.video_storage_bytes, s.total_file_count, s.total_storage_bytes, s.total_video_minutes) AS told,
-		(SELECT concat_ws(' ', count(*) FILTER (WHERE kind = 'image'), coalesce(sum(bytes) FILTER (WHERE kind = 'image'), 0), count(*) FILTER (WHERE kind = 'video'),
-			coalesce(sum(bytes) FILTER (WHERE kind = 'video'), 0), count(*), coalesce(sum(bytes), 0), round(coalesce(sum(seconds) FILTER (WHERE kind = 'video'), 0) / 60, 2))
-		 FROM ($files) f WHERE f.org = p.org_id) AS counted
+WITH f AS MATERIALIZED ($files), counts AS (
+	SELECT org, concat_ws(' ', count(*) FILTER (WHERE kind = 'image'), coalesce(sum(bytes) FILTER (WHERE kind = 'image'), 0), count(*) FILTER (WHERE kind = 'video'),
+		coalesce(sum(bytes) FILTER (WHERE kind = 'video'), 0), count(*), sum(bytes), round(coalesce(sum(seconds) FILTER (WHERE kind = 'video'), 0) / 60, 2)) AS counted
+	FROM f GROUP BY org)
+SELECT concat_ws(' ', org_id, told, counted) FROM (
+	SELECT p.org_id, concat_ws(' ', s.image_file_count, s.image_storage_bytes, s.video_file_count, s.video_storage_bytes, s.total_file_count, s.total_storage_bytes, s.total_video_minutes) AS told
 	FROM (SELECT DISTINCT org_id FROM usage_billing.project) p, LATERAL usage_billing.$function(p.org_id) s) t
-WHERE told <> counted
+	LEFT JOIN counts ON org = org_id
+WHERE told <> coalesce(counted, '0 0 0 0 0 0 0.00')
 SQL
 }
 
