@@ -130,6 +130,7 @@ ub_stored_begin(UbStored *stored, FunctionCallInfo fcinfo, Oid relid,
 bool
 ub_stored_next(UbStored *stored)
 {
+	CHECK_FOR_INTERRUPTS();
 	return tuplestore_gettupleslot(stored->store, true, false, stored->slot);
 }
 

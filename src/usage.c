@@ -327,15 +327,18 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 	UbStored stored;
 	UbDeltaSet *set = NULL;
 	uint64 posted = 0;
+	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
+											  "usage_billing row",
+											  ALLOCSET_SMALL_SIZES);
 
 	ub_stored_begin(&stored, fcinfo, ub_catalog()->usage, "usage_after_insert()");
 	if (!from_call)
 		set = ub_deltas_new();
 	while (ub_stored_next(&stored))
 	{
+		MemoryContext old = MemoryContextSwitchTo(row);
 		Datum *values = stored.slot->tts_values;
 		UbUsageItem item = {.index = -1};
-		Jsonb *metadata = NULL;
 
 		slot_getsomeattrs(stored.slot, USAGE_CREATED_AT + 1);
 		item.feature = DatumGetObjectId(values[USAGE_TYPE]) ==
@@ -344,24 +347,22 @@ ub_usage_after_insert(PG_FUNCTION_ARGS)
 		item.source = ub_value_slice(DatumGetTextPP(values[USAGE_SOURCE]));
 		item.created_at = DatumGetTimestampTz(values[USAGE_CREATED_AT]);
 		if (ub_document_delivers(item.feature, item.source))
-		{
-			metadata = DatumGetJsonbP(values[USAGE_METADATA]);
-			item.metadata = &metadata->root;
-		}
+			item.metadata = &DatumGetJsonbP(values[USAGE_METADATA])->root;
 		if (from_call)
 			ub_usage_post_call(ub_usage_call, &item);
 		else
-		{
 			usage_post(set,
 					   ub_value_slice(DatumGetTextPP(values[USAGE_BILLING_ID])),
 					   &item);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(row);
+		if (!from_call)
+		{
 			set = ub_ledger_post_if_many(set);
 			posted++;
 		}
-		if (metadata != NULL &&
-			(Pointer) metadata != DatumGetPointer(values[USAGE_METADATA]))
-			pfree(metadata);
 	}
+	MemoryContextDelete(row);
 	if (!from_call)
 	{
 		ub_ledger_post(set);

@@ -245,9 +245,12 @@ ub_value_number(Numeric number, int64 *result, bool *fraction)
 	if (!out_of_range)
 	{
 		*result = near;
-		*fraction = !DatumGetBool(
-			DirectFunctionCall2(numeric_eq, datum,
-								NumericGetDatum(int64_to_numeric(near))));
+		/* mostly there are no digits behind the point */
+		*fraction = DatumGetInt32(DirectFunctionCall1(numeric_scale, datum)) !=
+				0 &&
+			!DatumGetBool(DirectFunctionCall2(numeric_eq, datum,
+											  NumericGetDatum(
+												  int64_to_numeric(near))));
 		return !*fraction;
 	}
 
