@@ -28,6 +28,8 @@ server_begin()
 		echo "$PG_CONFIG is missing: run make deps" >&2
 		exit 1
 	fi
+	# the private server's own comes first in PATH later
+	PG_CONFIG=$(command -v "$PG_CONFIG")
 	# shellcheck disable=SC2034
 	pgxs=$(dirname "$("$PG_CONFIG" --pgxs)")/../..
 
