@@ -46,12 +46,15 @@ CREATE TABLE pair (n serial, ours float8, other float8);
 CREATE FUNCTION ms_since(t timestamptz) RETURNS float8 LANGUAGE sql VOLATILE AS
 	$$ SELECT extract(epoch FROM clock_timestamp() - t)::float8 * 1000 $$;
 
--- A ledger of entries, as it is often built, and an account with a history. The
--- sums are read from an index that has all they need.
+-- A ledger of entries, as it is often built, and an account with a history; once
+-- more with an index that has all that the sums need.
 CREATE TABLE entry (billing_id text, id uuid, direction text, amount bigint, created_at timestamptz, PRIMARY KEY (billing_id, id));
-CREATE INDEX ON entry (billing_id, direction) INCLUDE (amount);
 INSERT INTO entry SELECT 'history', gen_random_uuid(), CASE i % 10 WHEN 0 THEN 'credit' ELSE 'debit' END, i % 100, now()
 FROM generate_series(1, 100000) AS i;
+CREATE TABLE entry_covered (LIKE entry INCLUDING ALL);
+INSERT INTO entry_covered SELECT * FROM entry;
+CREATE INDEX ON entry (billing_id, direction);
+CREATE INDEX ON entry_covered (billing_id, direction) INCLUDE (amount);
 INSERT INTO usage_billing.usage (billing_id, id, amount)
 SELECT 'history', gen_random_uuid(), i % 100 FROM generate_series(1, 100000) AS i;
 SELECT usage_billing.run_maintenance();
