@@ -49,6 +49,12 @@ struct UbStore
 	} rows; /* that came so far */
 };
 
+/*
+ * Whether all rows of the session's last statement were new. Then the first of
+ * the next is taken for new too.
+ */
+static bool last_were_new = false;
+
 /* Whether our two triggers, as we made them, are all that an INSERT fires. */
 static bool
 store_has_own_triggers_only(Relation rel, const UbStoreTable *table)
@@ -126,8 +132,10 @@ ub_store_begin(const UbStoreTable *table)
 	store->arbiters = list_make1_oid(table->key);
 	store->estate = CreateExecutorState();
 	store->info = makeNode(ResultRelInfo);
+	store->rows = last_were_new ? UB_ALL_NEW : UB_NONE;
 	InitResultRelInfo(store->info, rel, 1, NULL, 0);
-	ExecOpenIndices(store->info, true);
+	/* what it knows of conflicts is for exclusion constraints only */
+	ExecOpenIndices(store->info, false);
 	for (int i = 0; i < store->info->ri_NumIndices; i++)
 	{
 		if (RelationGetRelid(store->info->ri_IndexRelationDescs[i]) ==
@@ -141,7 +149,6 @@ ub_store_begin(const UbStoreTable *table)
 		store->rows = UB_SOME_THERE;
 	store->row = MakeSingleTupleTableSlot(RelationGetDescr(rel),
 										  &TTSOpsVirtual);
-	store->found = table_slot_create(rel, NULL);
 	InitDirtySnapshot(store->dirty);
 	return store;
 }
@@ -156,6 +163,8 @@ store_probe(UbStore *store, ScanKey keys, int nkeys)
 	MemoryContext old = MemoryContextSwitchTo(store->context);
 	bool found;
 
+	if (store->found == NULL)
+		store->found = table_slot_create(store->rel, NULL);
 	if (store->probe == NULL)
 		store->probe = ub_index_beginscan(store->rel, store->key,
 										  &store->dirty, nkeys);
@@ -252,7 +261,7 @@ ub_store_put(UbStore *store, ScanKey keys, int nkeys, Datum *values,
 	/*
 	 * While the rows before were all new, this one will be too, and the
 	 * insertion itself finds out if it isn't. Whoever repeats rows leaves at most
-	 * one dead row behind by that.
+	 * one dead row behind by that, a statement.
 	 */
 	for (;;)
 	{
@@ -273,11 +282,13 @@ ub_store_put(UbStore *store, ScanKey keys, int nkeys, Datum *values,
 void
 ub_store_end(UbStore *store)
 {
+	last_were_new = store->rows == UB_ALL_NEW;
 	if (store->probe != NULL)
 		index_endscan(store->probe);
 	ExecCloseIndices(store->info);
 	ExecDropSingleTupleTableSlot(store->row);
-	ExecDropSingleTupleTableSlot(store->found);
+	if (store->found != NULL)
+		ExecDropSingleTupleTableSlot(store->found);
 	FreeExecutorState(store->estate);
 	table_close(store->rel, NoLock);
 	/* what comes next sees the rows */
