@@ -21,6 +21,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -374,6 +375,30 @@ source_result_rows(const UbSource *source, UbRows *rows)
 }
 
 /*
+ * Raises the current error anew. The server's message about a value that can't
+ * be read quotes it, and the row may be of another organisation than the one
+ * that asks; so only the table's owner and the log get to see it.
+ */
+UB_NORETURN static void
+source_count_failed(const UbSource *source)
+{
+	ErrorData *error = CopyErrorData();
+
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION ||
+		ub_owns_relation(source->relation, GetOuterUserId()))
+		PG_RE_THROW();
+	FlushErrorState();
+	ereport(ERROR,
+			(errcode(error->sqlerrcode),
+			 errmsg("row of a tracked table can't be counted"),
+			 errdetail("Table \"%s\" is tracked for storage usage.",
+					   get_rel_name(source->relation)),
+			 errdetail_log("Table \"%s\": %s", get_rel_name(source->relation),
+						   error->message),
+			 errhint("Let the table's owner mend the row; recount_storage_usage tells the owner which value it is.")));
+}
+
+/*
  * Counts a source's table under a snapshot, for one organisation or all (null),
  * into rows of storage_delta's shape. The table is locked.
  */
@@ -383,15 +408,25 @@ ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot,
 {
 	OwnerScope scope;
 	Datum value = org_id ? CStringGetTextDatum(org_id) : (Datum) 0;
+	MemoryContext context = CurrentMemoryContext;
 	int code;
 
 	SPI_connect();
 	owner_begin(&scope, source->relation);
-	code = SPI_execute_snapshot(source_plan(source,
-											org_id ? SOURCE_ONE_ORG :
-													 SOURCE_ALL),
-								&value, NULL, snapshot, InvalidSnapshot, true,
-								false, 0);
+	PG_TRY();
+	{
+		code = SPI_execute_snapshot(source_plan(source,
+												org_id ? SOURCE_ONE_ORG :
+														 SOURCE_ALL),
+									&value, NULL, snapshot, InvalidSnapshot,
+									true, false, 0);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		source_count_failed(source);
+	}
+	PG_END_TRY();
 	owner_end(&scope);
 	if (code != SPI_OK_SELECT)
 		elog(ERROR, "query returned %s", SPI_result_code_string(code));

@@ -18,8 +18,10 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/numeric.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -31,6 +33,10 @@
 #include "source.h"
 #include "stats.h"
 #include "storage.h"
+
+/* Columns of storage_snapshot, counted from 0. */
+#define SNAPSHOT_MINUTES 9
+#define SNAPSHOT_UPDATED 10
 
 #define STORAGE_DIFFERENCE(condition) \
 	"INSERT INTO usage_billing.storage_delta" \
@@ -382,6 +388,16 @@ ub_storage_refresh_org(const char *org_id)
 	(void) storage_refresh(org_id, false);
 }
 
+/* Counts a source for the first time, whose table this transaction has locked. */
+void
+ub_storage_count_source(Oid relation)
+{
+	UbSource source;
+
+	if (ub_source_find(relation, &source))
+		(void) source_recount(&source, NULL, true, false);
+}
+
 /* Counts one source anew, for all organisations; nothing if it is none. */
 void
 ub_storage_recount_source(Oid relation)
@@ -574,6 +590,24 @@ ub_set_storage_limits(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Refuses a snapshot of no day, and what no later one could replace. */
+static void
+snapshot_check(Datum *values, bool *nulls)
+{
+	UbPlace place = UB_PLACE_TABLE("storage_snapshot");
+
+	if (DATE_NOT_FINITE(DatumGetDateADT(values[1])))
+		ub_value_error(place, "snapshot_date", ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is not finite", NULL);
+	if (!nulls[SNAPSHOT_MINUTES] &&
+		(numeric_is_nan(DatumGetNumeric(values[SNAPSHOT_MINUTES])) ||
+		 numeric_is_inf(DatumGetNumeric(values[SNAPSHOT_MINUTES]))))
+		ub_value_error(place, "total_video_minutes",
+					   ERRCODE_INVALID_PARAMETER_VALUE, "is not a number",
+					   NULL);
+	ub_fact_check_time(place, "last_updated", values, nulls, SNAPSHOT_UPDATED);
+}
+
 /*
  * Trigger, before each row of storage_snapshot: of two for one day the later
  * one stays.
@@ -596,6 +630,7 @@ ub_snapshot_before_insert(PG_FUNCTION_ARGS)
 		return PointerGetDatum(trigger->tg_trigtuple);
 	ub_value_check_id(UB_PLACE_TABLE("storage_snapshot"), "org_id",
 					  ub_fact_text(slot->tts_values, slot->tts_isnull, 0));
+	snapshot_check(slot->tts_values, slot->tts_isnull);
 
 	ub_scan_key_text(&keys[0], 1, slot->tts_values[0]);
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_DATE_EQ,

@@ -7,10 +7,12 @@
 
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -23,6 +25,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "source.h"
+#include "storage.h"
 #include "value.h"
 
 /* The triggers of a tracked table; %s is the table. */
@@ -260,6 +263,7 @@ Datum
 ub_track_storage(PG_FUNCTION_ARGS)
 {
 	Relation rel = track_open(fcinfo, "track_storage()");
+	Oid relation = RelationGetRelid(rel);
 	UbSource source;
 	Datum values[6];
 	char nulls[7] = "      ";
@@ -283,7 +287,7 @@ ub_track_storage(PG_FUNCTION_ARGS)
 		ub_value_error(UB_PLACE_PARAMETER, "kind_column", ERRCODE_INVALID_PARAMETER_VALUE,
 					   "stands beside kind", "Give one kind for the table, or a column.");
 
-	tracked = ub_source_find(RelationGetRelid(rel), &source);
+	tracked = ub_source_find(relation, &source);
 	SPI_connect();
 	if (!tracked || !track_is_same(fcinfo, &source))
 	{
@@ -295,6 +299,12 @@ ub_track_storage(PG_FUNCTION_ARGS)
 	track_set_triggers(rel, true);
 	SPI_finish();
 	table_close(rel, NoLock);
+	/* a row that can't be counted would make every refresh fail later */
+	if (!creating_extension)
+	{
+		CommandCounterIncrement();
+		ub_storage_count_source(relation);
+	}
 	PG_RETURN_VOID();
 }
 

@@ -106,9 +106,36 @@ SELECT is((ub_test.try(format('INSERT INTO usage_billing.%s', statement))).code,
 	('storage_limit VALUES (''x'', -1)', '23514'),
 	('storage_snapshot (org_id, snapshot_date) VALUES ('''', ''2024-01-01'')', '22023'),
 	(format('storage_snapshot (org_id, snapshot_date) VALUES (%L, ''2024-01-01'')', repeat('x', 256)), '22023'),
+	('storage_snapshot (org_id, snapshot_date) VALUES (''x'', ''infinity'')', '22023'), ('storage_snapshot (org_id, snapshot_date) VALUES (''x'', ''-infinity'')', '22023'),
+	('storage_snapshot (org_id, snapshot_date, last_updated) VALUES (''x'', ''2024-01-01'', ''infinity'')', '22023'),
+	('storage_snapshot (org_id, snapshot_date, total_video_minutes) VALUES (''x'', ''2024-01-01'', ''NaN'')', '22023'),
+	('storage_snapshot (org_id, snapshot_date, total_video_minutes) VALUES (''x'', ''2024-01-01'', ''-infinity'')', '22023'),
 	('storage_snapshot (snapshot_date) VALUES (''2024-01-01'')', '23502'), ('storage_snapshot (org_id) VALUES (''x'')', '23502'),
 	(format('stored_file (file_id, org_id) VALUES (''x'', %L)', repeat('x', 256)), '22023'), ('stored_file (file_id) VALUES (''x'')', '23502'),
 	('stored_file (file_id, org_id, bytes) VALUES (''x'', ''y'', -1)', '23514'), ('stored_file (file_id, org_id, duration_seconds) VALUES (''x'', ''y'', -0.1)', '23514')) AS c (statement, code);
+
+-- A table with a row that can't be counted isn't tracked, so that no refresh meets it.
+CREATE TABLE ub_test.uncountable (o text, b text, s numeric);
+CREATE TEMP TABLE uncountable_case (n int, org text, b text, s numeric, code text, detail text);
+INSERT INTO uncountable_case VALUES (1, 'x', '12 MB', 0, '22P02', NULL), (2, 'x', 'NaN', 0, '22003', 'uncountable'), (3, 'x', '1', 'infinity', '22003', 'uncountable'),
+	(4, repeat('x', 256), '1', 0, '22023', '256 bytes');
+SELECT is((ub_test.try(format('INSERT INTO ub_test.uncountable VALUES (%L, %L, %L); SELECT usage_billing.track_storage(''ub_test.uncountable'', ''o'', ''b'', duration_column => ''s'')', org, b, s))).code,
+	code, format('track_storage: a table with a row (%s, %s, %s)', left(org, 4), b, s)) FROM uncountable_case ORDER BY n;
+SELECT ok(NOT EXISTS (SELECT FROM usage_billing.storage_source WHERE relation = 'ub_test.uncountable'::regclass), 'it isn''t tracked then');
+-- what gets in behind the triggers' back is not for another organisation to read
+CREATE ROLE ub_test_reader;
+GRANT USAGE ON SCHEMA usage_billing, ub_test TO ub_test_reader;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA usage_billing TO ub_test_reader;
+SELECT is(ub_test.run($$SELECT usage_billing.track_storage('ub_test.uncountable', 'o', 'b', duration_column => 's')$$), '00000', 'it is tracked when the row is gone');
+TRUNCATE ub_test.uncountable;
+ALTER TABLE ub_test.uncountable DISABLE TRIGGER USER;
+INSERT INTO ub_test.uncountable VALUES ('x', 'secret 12 MB', 0);
+ALTER TABLE ub_test.uncountable ENABLE TRIGGER USER;
+SELECT is((r.code, concat(r.message, r.detail, r.hint) ~ 'secret', r.detail ~ 'uncountable'), ('22P02'::text, false, true), 'who doesn''t own the table isn''t told what is in its row')
+	FROM ub_test.ask('ub_test_reader', NULL, 'usage_billing.refresh_storage_usage(''known-file'')') r;
+SELECT is((r.code, r.message ~ 'secret'), ('22P02'::text, true), 'its owner is') FROM ub_test.try($$SELECT usage_billing.refresh_storage_usage('known-file')$$) r;
+SELECT is(ub_test.run($$SELECT usage_billing.untrack_storage('ub_test.uncountable')$$), '00000', 'it can be untracked');
+SELECT is(ub_test.run($$SELECT usage_billing.refresh_storage_usage('known-file')$$), '00000', 'and then refreshes work again');
 
 -- The trigger functions are triggers, of our kind.
 SELECT is((ub_test.try(format('CREATE TRIGGER x %s ON ub_test.filled %s EXECUTE FUNCTION usage_billing.%s(); INSERT INTO ub_test.filled VALUES (''x'', 1); TRUNCATE ub_test.filled', w, e, f))).code, '39P01',

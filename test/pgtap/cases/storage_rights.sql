@@ -129,7 +129,9 @@ BEGIN
 END $$;
 SELECT ub_test.attacked('INSERT', 'INSERT INTO ub_test_owned.files SELECT * FROM ub_test.made');
 SELECT ub_test.attacked('UPDATE', 'UPDATE ub_test_owned.files SET s = s OPERATOR(pg_catalog.+) 1');
-SELECT ub_test.attacked('the first count', $$SELECT usage_billing.refresh_storage_usage('org-a')$$);
+SELECT ub_test.attacked('tracking', $$SELECT usage_billing.untrack_storage('ub_test_owned.files');
+	SELECT usage_billing.track_storage('ub_test_owned.files', 'o', 'b', kind_column => 'k', duration_column => 's')$$);
+SELECT ub_test.attacked('the first count', $$DELETE FROM usage_billing.storage_counted; SELECT usage_billing.refresh_storage_usage('org-a')$$);
 SELECT ub_test.attacked('a recount', $$SELECT usage_billing.recount_storage_usage('org-b')$$);
 SELECT ub_test.attacked('DELETE', 'DELETE FROM ub_test_owned.files WHERE b::bigint OPERATOR(pg_catalog.=) 20');
 SELECT is(ub_test.line(usage_billing.refresh_storage_usage('org-a')), 'org-a: image 1/10, video 0/0, all 1/10, 0.00 min', 'and the sums are right: org-a');
