@@ -103,6 +103,17 @@ under($loaded, $LIMIT + $WORK_MEM, "COPY of $ROWS rows");
 under($loaded_again, $LIMIT + $WORK_MEM, "COPY of $ROWS rows, repeated");
 is($node->safe_psql('postgres', 'SELECT count(*) FROM usage_billing.usage'), 8 * $ELEMENTS + $ROWS, 'every row is stored once');
 
+# Deliveries have measurements, which are read out of each row's document.
+$node->safe_psql('postgres', <<"SQL");
+COPY (
+	SELECT 'a', md5('delivery' || n)::uuid, 'feature', 1, 'vod_streams', timestamptz '2024-01-01 00:00Z' + n % 1000 * interval '1 hour',
+		'{"viewing_seconds": 30, "viewing_bytes": 1000, "egress_seconds": 1, "egress_bytes": "2"}'
+	FROM generate_series(1, $ROWS) n
+) TO '$directory/deliveries.copy'
+SQL
+my ($delivered) = growth("COPY usage_billing.usage (billing_id, id, type, amount, source, created_at, metadata) FROM '$directory/deliveries.copy'");
+under($delivered, $loaded + 4 * 1024, "COPY of $ROWS deliveries, against one of other usages");
+
 my ($folded) = growth('SELECT usage_billing.run_maintenance()');
 under($folded, $LIMIT + $WORK_MEM, 'run_maintenance after it');
 my ($verified, $rebuilt) = growth('SELECT count(*) FROM usage_billing.verify()', 'SELECT usage_billing.rebuild()');
