@@ -380,12 +380,12 @@ source_result_rows(const UbSource *source, UbRows *rows)
  * that asks; so only the table's owner and the log get to see it.
  */
 UB_NORETURN static void
-source_count_failed(const UbSource *source)
+source_count_failed(const UbSource *source, bool asked_by_owner)
 {
 	ErrorData *error = CopyErrorData();
 
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION ||
-		ub_owns_relation(source->relation, GetOuterUserId()))
+		asked_by_owner)
 		PG_RE_THROW();
 	FlushErrorState();
 	ereport(ERROR,
@@ -409,6 +409,7 @@ ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot,
 	OwnerScope scope;
 	Datum value = org_id ? CStringGetTextDatum(org_id) : (Datum) 0;
 	MemoryContext context = CurrentMemoryContext;
+	bool asked_by_owner = ub_owns_relation(source->relation, GetOuterUserId());
 	int code;
 
 	SPI_connect();
@@ -424,7 +425,7 @@ ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot,
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		source_count_failed(source);
+		source_count_failed(source, asked_by_owner);
 	}
 	PG_END_TRY();
 	owner_end(&scope);
