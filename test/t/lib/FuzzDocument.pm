@@ -14,7 +14,7 @@ my $CASTS = $FuzzFacts::CASTS;
 my $CHOICE = $FuzzFacts::CHOICE;
 my $SERIES = "00000 $CHOICE 0A000 22003 $CASTS";
 my $TREND = "00000 $CHOICE 22007 22003 $CASTS";
-my $TRACK = '00000 40P01 22023 42501 c42P01 c42602 c22023 c3F000 c0A000 c22P02 c22003 c42601';
+my $TRACK = '00000 40P01 22023 42501 c42P01 c42602 c22023 c3F000 c0A000 22003 c22P02 c22003 c42601';
 # Under a token everything that isn't the organisation's own is one and the same.
 my $CLAIMED = '42501 PT404 22023';
 
@@ -381,7 +381,7 @@ sub track
 	my @sizes = grep { $_ ne 'org' } my @columns = ('org', 'or"g', 'bytes', 'kind', 'length', "\xc3\x9cn\\", 'flag', 'ctid', 'tableoid', 'mArKeR', '', 'org; DROP TABLE x', $text, 'x' x 200);
 
 	return ('untrack_storage', $TRACK, any($table, 'fuzz.some_view', 'pg_class', '0', '-1', '4294967295', 'mArKeR', 'a.b.c.d', '', 'fuzz.""')) if one_in(4);
-	return ('track_storage', '00000 40P01', $table, any('org', 'or"g'), any('bytes', "\xc3\x9cn\\"), @{ any([ undef, 'kind' ], [ "vid'eo", undef ], [ '', '' ], [ undef, undef ]) }, any('length', undef, 'bytes'))
+	return ('track_storage', '00000 40P01 22003 22023', $table, any('org', 'or"g'), any('bytes', "\xc3\x9cn\\"), @{ any([ undef, 'kind' ], [ "vid'eo", undef ], [ '', '' ], [ undef, undef ]) }, any('length', undef, 'bytes'))
 	  if one_in(3);
 	return ('track_storage', $TRACK, one_in(4) ? any('fuzz.some_view', 'pg_catalog.pg_class', 'document', '0', '-1', 'mArKeR', 'usage_billing.usage_pkey', "\x01") : $table,
 		any(@columns, undef), any(@sizes, 'bytes', 'bytes', undef), any(undef, undef, '', 'image', "vid'eo", $text), any(undef, undef, @columns), any(undef, undef, @sizes));
