@@ -42,6 +42,7 @@ my $FACTS = <<'SQL';
 SELECT 'usage', count(*), md5(string_agg(u::text, ',' ORDER BY billing_id, id)) FROM usage_billing.usage u
 UNION ALL
 SELECT 'archive', count(*), md5(string_agg(a::text, ',' ORDER BY billing_id, id)) FROM usage_billing.usage_archive a
+ORDER BY 1
 SQL
 
 # ---------------------------------------------------------------------------
