@@ -147,6 +147,10 @@ ub_maintenance_report(int elevel, const UbPass *pass, const ErrorData *error)
 			 errmsg("a maintenance duty of usage_billing failed"),
 			 errdetail("Duty %s, %s%s%s", ub_duty_name(pass->duty), pass->error,
 					   error->detail ? ": " : "", error->detail ? error->detail : ""),
+			 error->detail_log ? errdetail_log("Duty %s, %s: %s",
+											   ub_duty_name(pass->duty),
+											   pass->error, error->detail_log) :
+								 0,
 			 errhint("It is tried again, less and less often; the others go on. See usage_billing.maintenance_status."),
 			 error->context ? errcontext("%s", error->context) : 0));
 }

@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "access.h"
 #include "catalog.h"
 #include "compat.h"
 #include "errors.h"
@@ -164,7 +165,7 @@ ub_source_lock(const UbSource *source)
 	 * there already, and appends them only at its end.
 	 */
 	if (rel->rd_refcnt > 1 &&
-		CheckRelationLockedByMe(rel, RowExclusiveLock, true))
+		CheckRelationLockedByMe(rel, RowExclusiveLock, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot count a tracked table while a statement writes to it"),
@@ -377,15 +378,16 @@ source_result_rows(const UbSource *source, UbRows *rows)
 /*
  * Raises the current error anew. The server's message about a value that can't
  * be read quotes it, and the row may be of another organisation than the one
- * that asks; so only the table's owner and the log get to see it.
+ * that asks; so only the table's owner and the log get to see it, and what the
+ * maintenance notes down doesn't have it.
  */
 UB_NORETURN static void
-source_count_failed(const UbSource *source, bool asked_by_owner)
+source_count_failed(const UbSource *source, bool quote)
 {
 	ErrorData *error = CopyErrorData();
 
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION ||
-		asked_by_owner)
+		quote)
 		PG_RE_THROW();
 	FlushErrorState();
 	ereport(ERROR,
@@ -400,18 +402,20 @@ source_count_failed(const UbSource *source, bool asked_by_owner)
 
 /*
  * Counts a source's table under a snapshot, for one organisation or all (null),
- * into rows of storage_delta's shape. The table is locked.
+ * into rows of storage_delta's shape. The table is locked. quote: whether its
+ * owner, if it is the one that asks, may be told what a row holds.
  */
 void
 ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot,
-				UbRows *rows)
+				UbRows *rows, bool quote)
 {
 	OwnerScope scope;
 	Datum value = org_id ? CStringGetTextDatum(org_id) : (Datum) 0;
 	MemoryContext context = CurrentMemoryContext;
-	bool asked_by_owner = ub_owns_relation(source->relation, GetOuterUserId());
 	int code;
 
+	quote = quote && ub_access_scope() == NULL &&
+		ub_owns_relation(source->relation, GetOuterUserId());
 	SPI_connect();
 	owner_begin(&scope, source->relation);
 	PG_TRY();
@@ -425,7 +429,7 @@ ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot,
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		source_count_failed(source, asked_by_owner);
+		source_count_failed(source, quote);
 	}
 	PG_END_TRY();
 	owner_end(&scope);

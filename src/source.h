@@ -26,6 +26,6 @@ extern List *ub_sources(void);
 extern bool ub_source_find(Oid relation, UbSource *source);
 extern bool ub_source_lock(const UbSource *source);
 extern void ub_source_count(const UbSource *source, const char *org_id,
-							Snapshot snapshot, UbRows *rows);
+							Snapshot snapshot, UbRows *rows, bool quote);
 
 #endif /* UB_SOURCE_H */

@@ -247,10 +247,11 @@ source_counted_at(const UbSource *source)
  * Counts a source for one organisation or all (null) and appends what the
  * derived tables lack. Counting all marks it as counted, unless it was and
  * only_uncounted is set. False if a lock wasn't to be waited for and not free.
+ * quote: an error may tell the table's owner what is in its rows.
  */
 static bool
 source_recount(const UbSource *source, const char *org_id, bool only_uncounted,
-			   bool wait)
+			   bool wait, bool quote)
 {
 	Snapshot snapshot;
 	UbRows rows;
@@ -282,7 +283,7 @@ source_recount(const UbSource *source, const char *org_id, bool only_uncounted,
 		return true;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ub_rows_begin(&rows, ub_catalog()->storage_delta);
-	ub_source_count(source, org_id, snapshot, &rows);
+	ub_source_count(source, org_id, snapshot, &rows, quote);
 
 	SPI_connect();
 	if (org_id != NULL)
@@ -308,7 +309,7 @@ storage_count_uncounted(bool wait)
 	foreach (cell, ub_sources())
 	{
 		if (source_counted_at(lfirst(cell)) == DT_NOBEGIN &&
-			!source_recount(lfirst(cell), NULL, true, wait))
+			!source_recount(lfirst(cell), NULL, true, wait, false))
 			return false;
 	}
 	return true;
@@ -394,8 +395,10 @@ ub_storage_count_source(Oid relation)
 {
 	UbSource source;
 
+	/* to whoever waits for the table this lock would not be given otherwise */
+	LockRelationOid(relation, AccessShareLock);
 	if (ub_source_find(relation, &source))
-		(void) source_recount(&source, NULL, true, false);
+		(void) source_recount(&source, NULL, true, false, true);
 }
 
 /* Counts one source anew, for all organisations; nothing if it is none. */
@@ -405,7 +408,7 @@ ub_storage_recount_source(Oid relation)
 	UbSource source;
 
 	if (ub_source_find(relation, &source))
-		(void) source_recount(&source, NULL, false, false);
+		(void) source_recount(&source, NULL, false, false, false);
 }
 
 /* The organisations (char *) with pending changes. A snapshot is active. */
@@ -502,7 +505,8 @@ ub_recount_storage_usage(PG_FUNCTION_ARGS)
 		const UbSource *source = lfirst(cell);
 		bool counted = source_counted_at(source) != DT_NOBEGIN;
 
-		(void) source_recount(source, counted ? org_id : NULL, false, true);
+		(void) source_recount(source, counted ? org_id : NULL, false, true,
+							  true);
 	}
 	(void) storage_refresh(org_id, true);
 	PG_RETURN_DATUM(storage_latest_now(org_id));

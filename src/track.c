@@ -300,7 +300,8 @@ ub_track_storage(PG_FUNCTION_ARGS)
 	SPI_finish();
 	table_close(rel, NoLock);
 	/* a row that can't be counted would make every refresh fail later */
-	if (!creating_extension)
+	if (!creating_extension ||
+		CurrentExtensionObject != get_extension_oid("usage_billing", true))
 	{
 		CommandCounterIncrement();
 		ub_storage_count_source(relation);
