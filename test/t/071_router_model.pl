@@ -37,7 +37,7 @@ sub client
 		directory => $directory,
 		routed => {
 			router => $cluster->router_dsn =~ s/'//gr,
-			at => sub { my ($org_id) = @_; return $cluster->connection(bucket_of($org_id), 'postgres'); },
+			at => sub { my ($org_id) = @_; return $cluster->connection(bucket_of($org_id), scalar getpwuid $<); },
 		},
 		%more);
 }

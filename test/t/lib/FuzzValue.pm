@@ -303,7 +303,7 @@ sub some_bigint
 {
 	my ($least, $large) = @_;
 
-	return (any('mArKeR', '', '1.5', '0x10', '9223372036854775808', '-9223372036854775809', '1e3', '9' x 65536, '٣', "5\x01"), 'c22P02 c22003') if one_in(25);
+	return (any('mArKeR', '', '1.5', '0x1g', '9223372036854775808', '-9223372036854775809', '1e3', '9' x 65536, '٣', "5\x01"), 'c22P02 c22003') if one_in(25);
 	return (any($least - 1, -1, '-9223372036854775808', $least - 98765), '22023') if one_in(20);
 	return ($INT64_MAX, $large) if one_in(25) && defined $large;
 	return (any(' 5 ', '+5', '0005'), '') if one_in(15);
