@@ -213,10 +213,15 @@ sub folder_begin
 			'-c', 'SELECT usage_billing.run_maintenance()' ], '>', \my $out, '2>', \$folder_err);
 	my $pid = value(<<'SQL');
 DO $$
+DECLARE
+	seen boolean := false;
 BEGIN
-	FOR n IN 1 .. 30000 LOOP
+	FOR n IN 1 .. 5000 LOOP
 		PERFORM pg_stat_clear_snapshot();
 		EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'folder' AND backend_xid IS NOT NULL);
+		-- one that has come and gone had nothing left to fold
+		EXIT WHEN seen AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'folder');
+		seen := seen OR EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'folder');
 		PERFORM pg_sleep(0.002);
 	END LOOP;
 	PERFORM pg_sleep(0.02 * random());
