@@ -51,10 +51,11 @@ CREATE FUNCTION ms_since(t timestamptz) RETURNS float8 LANGUAGE sql VOLATILE AS
 CREATE TABLE entry (billing_id text, id uuid, direction text, amount bigint, created_at timestamptz, PRIMARY KEY (billing_id, id));
 INSERT INTO entry SELECT 'history', gen_random_uuid(), CASE i % 10 WHEN 0 THEN 'credit' ELSE 'debit' END, i % 100, now()
 FROM generate_series(1, 100000) AS i;
-CREATE TABLE entry_covered (LIKE entry INCLUDING ALL);
-INSERT INTO entry_covered SELECT * FROM entry;
+CREATE SCHEMA covered;
+CREATE TABLE covered.entry (LIKE entry INCLUDING ALL);
+INSERT INTO covered.entry SELECT * FROM public.entry;
 CREATE INDEX ON entry (billing_id, direction);
-CREATE INDEX ON entry_covered (billing_id, direction) INCLUDE (amount);
+CREATE INDEX ON covered.entry (billing_id, direction) INCLUDE (amount);
 INSERT INTO usage_billing.usage (billing_id, id, amount)
 SELECT 'history', gen_random_uuid(), i % 100 FROM generate_series(1, 100000) AS i;
 SELECT usage_billing.run_maintenance();

@@ -352,8 +352,8 @@ sub insert_storage_snapshot
 	my ($self) = @_;
 	my ($org, $org_code) = $self->own_org;
 	my ($files, $files_code) = some_bigint(0, '');
-	my ($day, $day_code) = @{ any([ '2024-05-01', '' ], [ '4714-11-24 BC', '' ], [ '5874897-12-31', '' ], [ 'infinity', '?22023' ], [ 'mArKeR', 'c22007' ], [ '5874898-01-01', 'c22008' ], [ '', 'c22007' ]) };
-	my ($minutes, $minutes_code) = @{ any([ 0, '' ], [ '1e1000', '' ], [ '-1', '?22023' ], [ 'NaN', '?22023' ], [ 'Infinity', '?22023' ], [ 'x', 'c22P02' ]) };
+	my ($day, $day_code) = @{ any([ '2024-05-01', '' ], [ '4714-11-24 BC', '' ], [ '5874897-12-31', '' ], [ 'infinity', '22023' ], [ 'mArKeR', 'c22007' ], [ '5874898-01-01', 'c22008' ], [ '', 'c22007' ]) };
+	my ($minutes, $minutes_code) = @{ any([ 0, '' ], [ '1e1000', '' ], [ '-1', '?22023' ], [ 'NaN', '22023' ], [ 'Infinity', '22023' ], [ 'x', 'c22P02' ]) };
 	my ($at, $at_code) = some_time();
 
 	$files_code = '?22023' if $files_code eq '22023';
