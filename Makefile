@@ -74,7 +74,7 @@ check-versions:
 	tools/check-versions
 
 fuzz: deps
-	DOCUMENTS=$${DOCUMENTS:-1000000} SEED=$${SEED:-$$(date +%s)} TEST=055_fuzz test/run tap
+	TEST_LIMIT=0 DOCUMENTS=$${DOCUMENTS:-1000000} SEED=$${SEED:-$$(date +%s)} TEST=055_fuzz test/run tap
 
 check-sanitize: deps
 	CHECKED=sanitize test/run

@@ -10,6 +10,7 @@
 #   server_preload SETTING  restarts it with the library preloaded and one more setting
 #   in_server CMD ...       runs CMD as the server's user; a signal to the script ends it
 #   in_server_log FILE ...  the same with its output to FILE
+#   stop_servers DIRECTORY  stops all that have their data under it
 # PG_CONFIG chooses the server, CHECKED what it runs under (tools/checked.sh).
 # After server_begin: bindir, pgxs, tmp.
 
@@ -155,9 +156,21 @@ in_server_log()
 	in_server "$@" >"$log" 2>&1 </dev/null
 }
 
+# Stops every server that has its data under a directory of ours.
+stop_servers()
+{
+	local file pid
+
+	find "$1" -name postmaster.pid | while read -r file; do
+		read -r pid <"$file" || continue
+		[ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] || continue
+		"${as_server[@]}" "$bindir/pg_ctl" -D "${file%/*}" -m immediate -s -w stop || :
+	done
+}
+
 server_end()
 {
-	local status=$? file pid
+	local status=$?
 
 	trap '' HUP INT TERM
 	[ -n "$tmp" ] || return
@@ -169,12 +182,8 @@ server_end()
 		done
 		kill -KILL -- "-$child" 2>/dev/null || :
 	fi
-	# Every server whose data directory is ours: also one that a test left.
-	find "$tmp" -name postmaster.pid | while read -r file; do
-		read -r pid <"$file" || continue
-		[ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] || continue
-		"${as_server[@]}" "$bindir/pg_ctl" -D "${file%/*}" -m immediate -s -w stop || :
-	done
+	# also those that a test left
+	stop_servers "$tmp"
 	cd /
 	rm -rf "$tmp" || { sleep 1; rm -rf "$tmp"; }
 	exit "$status"
