@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_collation.h"
@@ -251,6 +252,16 @@ ub_access_org(UbSlice org_id)
 	return slice_string(org_id);
 }
 
+/* The transaction that wrote the row in slot. */
+static TransactionId
+account_writer(TupleTableSlot *slot)
+{
+	bool isnull;
+
+	return DatumGetTransactionId(
+		slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
+}
+
 /* Fills account from the row that scan found. */
 static void
 account_fill(TupleTableSlot *slot, UbAccount *account)
@@ -271,6 +282,7 @@ account_fill(TupleTableSlot *slot, UbAccount *account)
 		0;
 	account->created_at = DatumGetTimestampTz(slot->tts_values[7]);
 	account->tid = slot->tts_tid;
+	account->xmin = account_writer(slot);
 }
 
 static bool
@@ -370,23 +382,25 @@ ub_account_require_open(text *billing_id, Snapshot snapshot, UbAccount *account)
 }
 
 /*
- * Reads an account that was found before as another snapshot sees it; it has to
- * be there and open. A row that was not changed is where it was.
+ * Reads an account that was found before in this transaction as another snapshot
+ * sees it; it has to be there and open. A row that was not changed is where it
+ * was, written by the same transaction.
  */
 void
 ub_account_look_again(UbAccount *account, Snapshot snapshot)
 {
 	Relation rel = table_open(ub_catalog()->billing_account, AccessShareLock);
-	UbAccount now;
-	bool found = account_fetch(ub_value_slice(account->billing_id),
-							   &account->tid, snapshot, rel, &now);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ItemPointerData at = account->tid;
+	bool same = table_tuple_fetch_row_version(rel, &at, snapshot, slot) &&
+		account_writer(slot) == account->xmin;
 
+	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
-	if (!found)
-		ub_account_require_open(account->billing_id, snapshot, &now);
-	else if (now.closed)
-		ub_error_closed(now.id);
-	*account = now;
+	if (!same)
+		ub_account_require_open(account->billing_id, snapshot, account);
+	else if (account->closed)
+		ub_error_closed(account->id);
 }
 
 /* Finds an organisation's default account. */

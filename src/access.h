@@ -32,6 +32,7 @@ typedef struct UbAccount
 	TimestampTz last_billed_at;
 	TimestampTz created_at;
 	ItemPointerData tid; /* where the row was */
+	TransactionId xmin;	 /* and who wrote it */
 } UbAccount;
 
 extern const char *ub_access_scope(void);

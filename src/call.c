@@ -4,10 +4,10 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -177,16 +177,15 @@ usage_store(UbUsageCall *call, text *billing_id, const UbUsageItem *items,
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
 												  "usage_billing row",
 												  ALLOCSET_SMALL_SIZES);
+	Relation usage = table_open(ub_catalog()->usage, RowExclusiveLock);
 	UbStoreTable table;
 	UbStore *store;
 
 	/* its index may have been made anew while we waited for the lock */
-	LockRelationOid(ub_catalog()->usage, RowExclusiveLock);
-	table.table = ub_catalog()->usage;
 	table.key = ub_catalog()->usage_pkey;
 	table.before_insert = ub_catalog()->usage_before_insert;
 	table.after_insert = ub_catalog()->usage_after_insert;
-	store = ub_store_begin(&table);
+	store = ub_store_begin(usage, &table);
 
 	call->billing_id = ub_value_slice(billing_id);
 	if (call->set == NULL)
@@ -198,6 +197,7 @@ usage_store(UbUsageCall *call, text *billing_id, const UbUsageItem *items,
 	}
 	else
 		usage_store_query(call, billing_id, items, count, scratch);
+	table_close(usage, NoLock);
 	MemoryContextDelete(scratch);
 }
 

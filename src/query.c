@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "query.h"
 
@@ -66,7 +67,7 @@ ub_rows_append(UbRows *rows)
 		ub_insert_index_tuples(info, stored, estate);
 		ResetPerTupleExprContext(estate);
 	}
-	ExecCloseIndices(info);
+	ub_indices_close(info);
 	ExecDropSingleTupleTableSlot(slot);
 	ExecDropSingleTupleTableSlot(stored);
 	FreeExecutorState(estate);

@@ -26,6 +26,7 @@
 #include "utils/reltrigger.h"
 #include "utils/snapmgr.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "store.h"
 
@@ -111,21 +112,18 @@ store_has_other_keys(const UbStore *store)
 }
 
 /*
- * Begins to store rows, in the current memory context. Returns null where it
- * takes a query: somebody has put triggers, rules or constraints on the table,
- * or the transaction's level makes a row that its snapshot doesn't see an error.
+ * Begins to store rows in a table that the caller keeps open, in the current
+ * memory context. Returns null where it takes a query: somebody has put triggers,
+ * rules or constraints on the table, or the transaction's level makes a row that
+ * its snapshot doesn't see an error.
  */
 UbStore *
-ub_store_begin(const UbStoreTable *table)
+ub_store_begin(Relation rel, const UbStoreTable *table)
 {
-	Relation rel = table_open(table->table, RowExclusiveLock);
 	UbStore *store;
 
 	if (IsolationUsesXactSnapshot() || !store_is_plain(rel, table))
-	{
-		table_close(rel, NoLock);
 		return NULL;
-	}
 	store = palloc0(sizeof(UbStore));
 	store->context = CurrentMemoryContext;
 	store->rel = rel;
@@ -285,12 +283,11 @@ ub_store_end(UbStore *store)
 	last_were_new = store->rows == UB_ALL_NEW;
 	if (store->probe != NULL)
 		index_endscan(store->probe);
-	ExecCloseIndices(store->info);
+	ub_indices_close(store->info);
 	ExecDropSingleTupleTableSlot(store->row);
 	if (store->found != NULL)
 		ExecDropSingleTupleTableSlot(store->found);
 	FreeExecutorState(store->estate);
-	table_close(store->rel, NoLock);
 	/* what comes next sees the rows */
 	CommandCounterIncrement();
 }

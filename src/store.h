@@ -6,11 +6,11 @@
 #define UB_STORE_H
 
 #include "access/skey.h"
+#include "utils/relcache.h"
 
-/* What the table's own triggers are called, and which index holds the key. */
+/* Which index holds the table's key, and what its own triggers are called. */
 typedef struct UbStoreTable
 {
-	Oid table;
 	Oid key;
 	Oid before_insert;
 	Oid after_insert;
@@ -18,7 +18,7 @@ typedef struct UbStoreTable
 
 typedef struct UbStore UbStore;
 
-extern UbStore *ub_store_begin(const UbStoreTable *table);
+extern UbStore *ub_store_begin(Relation rel, const UbStoreTable *table);
 extern bool ub_store_put(UbStore *store, ScanKey keys, int nkeys,
 						 Datum *values, bool *nulls);
 extern void ub_store_end(UbStore *store);

@@ -205,7 +205,7 @@ static void
 table_end(SumsTable *table)
 {
 	ub_scan_end(&table->scan);
-	ExecCloseIndices(table->info);
+	ub_indices_close(table->info);
 	ExecDropSingleTupleTableSlot(table->row);
 	FreeExecutorState(table->estate);
 }
