@@ -85,7 +85,10 @@ SQL
 $load->begin;
 sleep $SECONDS / 2;
 my $told_before_backup = $load->told;
+# it catches the table of a client that comes later in the middle of something
+$source->safe_psql('postgres', "BEGIN; TRUNCATE files_c15; PREPARE TRANSACTION 'apart'");
 $source->backup('hot');
+$source->safe_psql('postgres', "ROLLBACK PREPARED 'apart'");
 sleep $SECONDS / 2;
 $load->end;
 my $counts = $load->as_told($source, 'the source');
@@ -225,12 +228,20 @@ sub has_all_of
 	return scalar keys %there;
 }
 
+# A transaction that was prepared then waits to be decided, and keeps its locks.
+sub decide_prepared
+{
+	my ($node) = @_;
+	my @gids = split /\n/, $node->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts');
+	$node->safe_psql('postgres', join '', map { "ROLLBACK PREPARED '$_';\n" } @gids);
+	return;
+}
+
 my $hot = copy_of('hot', 'hot', '');
+decide_prepared($hot);
 my $then = has_all_of($hot, $told_before_backup, $told_quiet, 'copied under load');
 cmp_ok($then, '<', scalar(grep { !/^file/ } keys %{ $told_quiet->{facts} }), 'copied under load: it is of an earlier moment');
 Workers::within($hot, 30, 'postgres', Workers::has_workers(1, 'postgres'), 'copied under load: a worker starts');
-# a transaction that was prepared then waits to be decided
-$hot->safe_psql('postgres', join '', map { "ROLLBACK PREPARED '$_';\n" } split /\n/, $hot->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts'));
 $load->derived($hot, 'copied under load');
 $hot->stop;
 
@@ -268,7 +279,7 @@ sub recovered
 }
 
 my $mid = recovered('mid', "recovery_target_lsn = '$lsn'");
-$mid->safe_psql('postgres', join '', map { "ROLLBACK PREPARED '$_';\n" } split /\n/, $mid->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts'));
+decide_prepared($mid);
 has_all_of($mid, $told_mid, $told_last, 'in the middle of the load');
 $load->derived($mid, 'in the middle of the load');
 $mid->stop;
