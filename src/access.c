@@ -142,7 +142,8 @@ access_claim(const char *claims)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("token claims are not a JSON object"),
-				 errdetail("request.jwt.claims must hold an object, as PostgREST sets it.")));
+				 errdetail("request.jwt.claims must hold an object, as PostgREST sets it."),
+				 errhint("Set it to the token's claims, or to an empty string for plain SQL.")));
 	/* a claim that is there means a scope, so it must not open everything */
 	if (search.seen && search.found == NULL)
 		ereport(ERROR,

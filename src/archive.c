@@ -116,12 +116,12 @@ archive_check(Datum *values, bool *nulls)
 					   "is not the start of an hour (UTC)", NULL);
 	for (int i = ARCHIVE_AMOUNT; i < ARCHIVE_CREATED_AT; i++)
 	{
-		if (!nulls[i] && DatumGetInt64(values[i]) < 0)
-			ub_value_error(place,
-						   i == ARCHIVE_AMOUNT	   ? "amount" :
-							   i == ARCHIVE_EVENTS ? "events" :
-													 "measurement",
-						   ERRCODE_INVALID_PARAMETER_VALUE, "is negative", NULL);
+		const char *name = i == ARCHIVE_AMOUNT ? "amount" : "events";
+
+		if (i >= ARCHIVE_MEASURES)
+			name = ub_measure_names[i - ARCHIVE_MEASURES];
+		if (!nulls[i])
+			ub_value_check_not_negative(place, name, DatumGetInt64(values[i]));
 	}
 }
 

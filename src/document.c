@@ -418,12 +418,23 @@ ub_document_empty(void)
 	return result;
 }
 
+/* Room for what an error calls a place in a filter: filter[17].in[3] */
+#define FILTER_PLACE 64
+
+UB_NORETURN static void
+filter_wrong(const char *where, const char *found)
+{
+	ub_value_error(UB_PLACE_PARAMETER, where, ERRCODE_INVALID_PARAMETER_VALUE,
+				   found, UB_FILTER_HINT);
+}
+
 /*
  * The value of a filter: which of the resources it names. Raises 22023 if it
  * names anything else.
  */
 static void
-filter_value(UbSlice name, const char *const *resources, bool *named)
+filter_value(const char *where, UbSlice name, const char *const *resources,
+			 bool *named)
 {
 	for (int i = 0; i < UB_RESOURCES; i++)
 	{
@@ -433,41 +444,45 @@ filter_value(UbSlice name, const char *const *resources, bool *named)
 			return;
 		}
 	}
-	ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
-				   psprintf("asks for the resource \"%s\"" UB_FILTER_ALLOWED, ub_clip(name.data, name.len)),
-				   UB_FILTER_HINT);
+	filter_wrong(where, psprintf("asks for the resource \"%s\"" UB_FILTER_ALLOWED, ub_clip(name.data, name.len)));
 }
 
 static void
-filter_strings(JsonbContainer *array, const char *const *resources, bool *named)
+filter_strings(const char *where, JsonbContainer *array,
+			   const char *const *resources, bool *named)
 {
 	JsonbIterator *it = JsonbIteratorInit(array);
 	JsonbIteratorToken token;
 	JsonbValue value;
+	int n = 0;
 
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
+		char element[FILTER_PLACE];
+
 		if (token != WJB_ELEM)
 			continue;
-		filter_value(document_string(UB_PLACE_PARAMETER, "filter", &value, INT_MAX),
+		snprintf(element, sizeof(element), "%s[%d]", where, n++);
+		filter_value(element,
+					 document_string(UB_PLACE_PARAMETER, element, &value, INT_MAX),
 					 resources, named);
 	}
 }
 
 /* Reads what eq or in names. */
 static void
-filter_operand(JsonbValue *value, bool list, const char *const *resources,
-			   bool *named)
+filter_operand(const char *where, JsonbValue *value, bool list,
+			   const char *const *resources, bool *named)
 {
 	UbSlice rest;
 
 	if (list && value->type == jbvBinary &&
 		JsonContainerIsArray(value->val.binary.data))
 	{
-		filter_strings(value->val.binary.data, resources, named);
+		filter_strings(where, value->val.binary.data, resources, named);
 		return;
 	}
-	rest = document_string(UB_PLACE_PARAMETER, "filter", value, INT_MAX);
+	rest = document_string(UB_PLACE_PARAMETER, where, value, INT_MAX);
 	while (list)
 	{
 		const char *comma = rest.len > 0 ? memchr(rest.data, ',', rest.len) :
@@ -477,17 +492,17 @@ filter_operand(JsonbValue *value, bool list, const char *const *resources,
 
 		if (comma == NULL)
 			break;
-		filter_value(word, resources, named);
+		filter_value(where, word, resources, named);
 		rest.data = comma + 1;
 		rest.len -= word.len + 1;
 	}
-	filter_value(rest, resources, named);
+	filter_value(where, rest, resources, named);
 }
 
-/* Takes one condition of a filter into chosen. */
+/* Takes one condition of a filter, which stands at where, into chosen. */
 static void
-filter_condition(JsonbValue *condition, const char *const *resources,
-				 bool *chosen)
+filter_condition(const char *where, JsonbValue *condition,
+				 const char *const *resources, bool *chosen)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
@@ -498,42 +513,36 @@ filter_condition(JsonbValue *condition, const char *const *resources,
 
 	if (condition->type != jbvBinary ||
 		!JsonContainerIsObject(condition->val.binary.data))
-		document_wrong_type(UB_PLACE_PARAMETER, "filter", condition,
-							"an array of objects");
+		document_wrong_type(UB_PLACE_PARAMETER, where, condition, "an object");
 	it = JsonbIteratorInit(condition->val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
 	{
 		UbSlice name = {key.val.string.val, key.val.string.len};
 		bool named[UB_RESOURCES] = {0};
+		char at[FILTER_PLACE];
 
 		if (token != WJB_KEY)
 			continue;
 		(void) JsonbIteratorNext(&it, &value, true);
+		snprintf(at, sizeof(at), "%s.%.*s", where, Min(name.len, 5), name.data);
 		if (ub_slice_is(name, "field"))
 		{
-			UbSlice field = document_string(UB_PLACE_PARAMETER, "filter", &value, INT_MAX);
+			UbSlice field = document_string(UB_PLACE_PARAMETER, at, &value, INT_MAX);
 
 			has_field = ub_slice_is(field, "resource");
 			if (!has_field)
-				ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
-							   psprintf("has the field \"%s\"" UB_FILTER_ALLOWED, ub_clip(field.data, field.len)),
-							   UB_FILTER_HINT);
+				filter_wrong(where, psprintf("has the field \"%s\"" UB_FILTER_ALLOWED, ub_clip(field.data, field.len)));
 			continue;
 		}
 		if (!ub_slice_is(name, "eq") && !ub_slice_is(name, "in"))
-			ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
-						   psprintf("has the operator \"%s\"" UB_FILTER_ALLOWED, ub_clip(name.data, name.len)),
-						   UB_FILTER_HINT);
-		filter_operand(&value, ub_slice_is(name, "in"), resources, named);
+			filter_wrong(where, psprintf("has the operator \"%s\"" UB_FILTER_ALLOWED, ub_clip(name.data, name.len)));
+		filter_operand(at, &value, ub_slice_is(name, "in"), resources, named);
 		for (int i = 0; i < UB_RESOURCES; i++)
 			chosen[i] = chosen[i] && named[i];
 		has_operator = true;
 	}
 	if (!has_field || !has_operator)
-		ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
-					   has_field ? "has a condition without an operator" UB_FILTER_ALLOWED :
-								   "has a condition without a field" UB_FILTER_ALLOWED,
-					   UB_FILTER_HINT);
+		filter_wrong(where, has_field ? "has no operator" UB_FILTER_ALLOWED : "has no field" UB_FILTER_ALLOWED);
 }
 
 /*
@@ -546,14 +555,15 @@ ub_document_filter(Jsonb *filter, const char *const *resources, bool *chosen)
 	JsonbIterator *it;
 	JsonbIteratorToken token;
 	JsonbValue value;
+	char where[FILTER_PLACE] = "";
+	int n = 0;
 
 	for (int i = 0; i < UB_RESOURCES; i++)
 		chosen[i] = true;
 	if (filter == NULL)
 		return;
 	if (JB_ROOT_IS_SCALAR(filter))
-		ub_value_error(UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
-					   "is neither an array nor an object" UB_FILTER_ALLOWED, UB_FILTER_HINT);
+		filter_wrong("filter", "is neither an array nor an object" UB_FILTER_ALLOWED);
 	it = JsonbIteratorInit(&filter->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
@@ -561,14 +571,13 @@ ub_document_filter(Jsonb *filter, const char *const *resources, bool *chosen)
 			(value.val.string.len == 0 ||
 			 strspn(pnstrdup(value.val.string.val, value.val.string.len), "0123456789") !=
 				 (size_t) value.val.string.len))
-			ub_value_error(
-				UB_PLACE_PARAMETER, "filter", ERRCODE_INVALID_PARAMETER_VALUE,
-				psprintf(
-					"has the key \"%s\" where the number of a condition belongs" UB_FILTER_ALLOWED,
-					ub_clip(value.val.string.val, value.val.string.len)),
-				UB_FILTER_HINT);
+			filter_wrong("filter", psprintf("has the key \"%s\" where the number of a condition belongs" UB_FILTER_ALLOWED, ub_clip(value.val.string.val, value.val.string.len)));
+		if (token == WJB_KEY)
+			snprintf(where, sizeof(where), "filter[%.*s]", Min(value.val.string.len, 20), value.val.string.val);
+		else if (token == WJB_ELEM)
+			snprintf(where, sizeof(where), "filter[%d]", n++);
 		if (token == WJB_ELEM || token == WJB_VALUE)
-			filter_condition(&value, resources, chosen);
+			filter_condition(where, &value, resources, chosen);
 	}
 }
 

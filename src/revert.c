@@ -126,10 +126,9 @@ revert_check(UbPlace place, Datum *values, bool *nulls)
 	ub_fact_check_time(place, "usage_at", values, nulls, REVERT_USAGE_AT);
 	for (int i = 0; i < UB_MEASURES; i++)
 	{
-		if (!nulls[REVERT_MEASURES + i] &&
-			DatumGetInt64(values[REVERT_MEASURES + i]) < 0)
-			ub_value_error(place, "measurement", ERRCODE_INVALID_PARAMETER_VALUE,
-						   "is negative", NULL);
+		if (!nulls[REVERT_MEASURES + i])
+			ub_value_check_not_negative(place, ub_measure_names[i],
+										DatumGetInt64(values[REVERT_MEASURES + i]));
 	}
 	if (!nulls[REVERT_USAGE_EVENTS] &&
 		(uint16) DatumGetInt16(values[REVERT_USAGE_EVENTS]) > 1)

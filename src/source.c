@@ -333,15 +333,16 @@ source_plan(const UbSource *source, int which)
 
 /* Raises 22003 for a sum that no later change could take away again. */
 static void
-source_check_sum(const UbSource *source, Datum sum)
+source_check_sum(const UbSource *source, const char *column, Datum sum)
 {
 	if (numeric_is_nan(DatumGetNumeric(sum)) ||
 		numeric_is_inf(DatumGetNumeric(sum)))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("size or duration of a tracked file is not a number"),
-				 errdetail("Table \"%s\" is tracked for storage usage.",
-						   get_rel_name(source->relation))));
+				 errdetail("%s.%s is NaN or infinite; the table is tracked for storage usage.",
+						   get_rel_name(source->relation), column),
+				 errhint("Store a number, or null.")));
 }
 
 /*
@@ -369,8 +370,9 @@ source_result_rows(const UbSource *source, UbRows *rows)
 		values[3] = SPI_getbinval(tuple, desc, 3, &isnull);
 		values[4] = SPI_getbinval(tuple, desc, 4, &isnull);
 		values[5] = SPI_getbinval(tuple, desc, 5, &isnull);
-		source_check_sum(source, values[4]);
-		source_check_sum(source, values[5]);
+		source_check_sum(source, source->bytes_column, values[4]);
+		/* without such a column it is 0 */
+		source_check_sum(source, source->duration_column, values[5]);
 		ub_rows_add(rows, values, nulls);
 	}
 }
@@ -378,26 +380,59 @@ source_result_rows(const UbSource *source, UbRows *rows)
 /*
  * Raises the current error anew. The server's message about a value that can't
  * be read quotes it, and the row may be of another organisation than the one
- * that asks; so only the table's owner and the log get to see it, and what the
- * maintenance notes down doesn't have it.
+ * that asks; so only those who may see the row are told, and the log. What the
+ * maintenance notes down is the message alone.
  */
 UB_NORETURN static void
-source_count_failed(const UbSource *source, bool quote)
+source_read_failed(const UbSource *source, bool quote)
 {
 	ErrorData *error = CopyErrorData();
+	const char *table = get_rel_name(source->relation);
 
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION ||
-		quote)
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
 		PG_RE_THROW();
 	FlushErrorState();
 	ereport(ERROR,
 			(errcode(error->sqlerrcode),
 			 errmsg("row of a tracked table can't be counted"),
-			 errdetail("Table \"%s\" is tracked for storage usage.",
-					   get_rel_name(source->relation)),
-			 errdetail_log("Table \"%s\": %s", get_rel_name(source->relation),
-						   error->message),
-			 errhint("Let the table's owner mend the row; recount_storage_usage tells the owner which value it is.")));
+			 quote ? errdetail("Table \"%s\" is tracked for storage usage: %s.", table, error->message) :
+					 errdetail("Table \"%s\" is tracked for storage usage.", table),
+			 errdetail_log("Table \"%s\": %s", table, error->message),
+			 quote ? errhint("Store a number as size and duration, or null.") :
+					 errhint("Let the table's owner mend the row; recount_storage_usage tells the owner which value it is.")));
+}
+
+/*
+ * Runs a query of the source with its owner's rights, in a snapshot or, where it
+ * reads transition tables, in the statement's. SPI is connected.
+ */
+static void
+source_run(const UbSource *source, int which, Datum *values, Snapshot snapshot,
+		   bool quote)
+{
+	OwnerScope scope;
+	MemoryContext context = CurrentMemoryContext;
+	int code;
+
+	owner_begin(&scope, source->relation);
+	PG_TRY();
+	{
+		SPIPlanPtr plan = source_plan(source, which);
+
+		code = snapshot == InvalidSnapshot ?
+			SPI_execute_plan(plan, values, NULL, true, 0) :
+			SPI_execute_snapshot(plan, values, NULL, snapshot, InvalidSnapshot,
+								 true, false, 0);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		source_read_failed(source, quote);
+	}
+	PG_END_TRY();
+	owner_end(&scope);
+	if (code != SPI_OK_SELECT)
+		elog(ERROR, "query returned %s", SPI_result_code_string(code));
 }
 
 /*
@@ -409,32 +444,13 @@ void
 ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot,
 				UbRows *rows, bool quote)
 {
-	OwnerScope scope;
 	Datum value = org_id ? CStringGetTextDatum(org_id) : (Datum) 0;
-	MemoryContext context = CurrentMemoryContext;
-	int code;
 
 	quote = quote && ub_access_scope() == NULL &&
 		ub_owns_relation(source->relation, GetOuterUserId());
 	SPI_connect();
-	owner_begin(&scope, source->relation);
-	PG_TRY();
-	{
-		code = SPI_execute_snapshot(source_plan(source,
-												org_id ? SOURCE_ONE_ORG :
-														 SOURCE_ALL),
-									&value, NULL, snapshot, InvalidSnapshot,
-									true, false, 0);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		source_count_failed(source, quote);
-	}
-	PG_END_TRY();
-	owner_end(&scope);
-	if (code != SPI_OK_SELECT)
-		elog(ERROR, "query returned %s", SPI_result_code_string(code));
+	source_run(source, org_id ? SOURCE_ONE_ORG : SOURCE_ALL, &value, snapshot,
+			   quote);
 	source_result_rows(source, rows);
 	SPI_finish();
 }
@@ -447,11 +463,9 @@ Datum
 ub_storage_changed(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	OwnerScope scope;
 	UbSource source;
 	UbRows rows;
 	int which;
-	int code;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
@@ -468,11 +482,8 @@ ub_storage_changed(PG_FUNCTION_ARGS)
 	SPI_connect();
 	if (SPI_register_trigger_data(trigger) != SPI_OK_TD_REGISTER)
 		elog(ERROR, "could not register transition tables");
-	owner_begin(&scope, source.relation);
-	code = SPI_execute_plan(source_plan(&source, which), NULL, NULL, true, 0);
-	owner_end(&scope);
-	if (code != SPI_OK_SELECT)
-		elog(ERROR, "query returned %s", SPI_result_code_string(code));
+	/* whoever writes a row may be told what is in it */
+	source_run(&source, which, NULL, InvalidSnapshot, true);
 	source_result_rows(&source, &rows);
 	SPI_finish();
 	if (rows.count > 0)

@@ -18,10 +18,6 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
-#include "utils/date.h"
-#include "utils/datum.h"
-#include "utils/fmgroids.h"
-#include "utils/numeric.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -29,14 +25,9 @@
 #include "access.h"
 #include "catalog.h"
 #include "errors.h"
-#include "fact.h"
 #include "source.h"
 #include "stats.h"
 #include "storage.h"
-
-/* Columns of storage_snapshot, counted from 0. */
-#define SNAPSHOT_MINUTES 9
-#define SNAPSHOT_UPDATED 10
 
 #define STORAGE_DIFFERENCE(condition) \
 	"INSERT INTO usage_billing.storage_delta" \
@@ -106,16 +97,6 @@ static UbQuery store_snapshot = {
 	.nargs = 1,
 	.argtypes = {TEXTOID}};
 
-static UbQuery replace_snapshot = {
-	.text = "UPDATE usage_billing.storage_snapshot AS s SET project_count = n.project_count,"
-			" image_file_count = n.image_file_count, image_storage_bytes = n.image_storage_bytes,"
-			" video_file_count = n.video_file_count, video_storage_bytes = n.video_storage_bytes,"
-			" total_file_count = n.total_file_count, total_storage_bytes = n.total_storage_bytes,"
-			" total_video_minutes = n.total_video_minutes, last_updated = n.last_updated"
-			" FROM arrived AS n WHERE s.org_id = n.org_id AND s.snapshot_date = n.snapshot_date"
-			" AND s.last_updated < n.last_updated",
-	.rows_name = "arrived"};
-
 #define STORAGE_USAGE \
 	"SELECT ROW(s.org_id, s.snapshot_date, s.last_updated, s.project_count," \
 	" s.image_file_count, s.image_storage_bytes, s.video_file_count, s.video_storage_bytes," \
@@ -168,7 +149,6 @@ PG_FUNCTION_INFO_V1(ub_get_storage_usage_history);
 PG_FUNCTION_INFO_V1(ub_recount_storage_usage);
 PG_FUNCTION_INFO_V1(ub_refresh_storage_usage);
 PG_FUNCTION_INFO_V1(ub_set_storage_limits);
-PG_FUNCTION_INFO_V1(ub_snapshot_before_insert);
 PG_FUNCTION_INFO_V1(ub_storage_truncated);
 
 static void
@@ -343,6 +323,32 @@ storage_check_known(const char *org_id, Snapshot snapshot)
 				 errhint("Create a billing account or a project for it, or store a file.")));
 }
 
+/* Stores today's snapshot of what is folded; 22003 if a sum is no bigint. */
+static void
+storage_take_snapshot(const char *org_id, Datum value, Snapshot snapshot)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		(void) ub_query_change(&store_snapshot, &value, NULL, snapshot,
+							   SPI_OK_INSERT);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		if (geterrcode() != ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("sum out of range"),
+				 errdetail("The files of org_id \"%s\" take more bytes than a bigint holds.", org_id),
+				 errhint("Mend the sizes in the tracked tables.")));
+	}
+	PG_END_TRY();
+}
+
 /*
  * Folds the organisation's pending changes and stores today's snapshot, as of
  * now, also in REPEATABLE READ. Others that refresh it wait until this
@@ -373,8 +379,7 @@ storage_refresh(const char *org_id, bool wait)
 
 	CommandCounterIncrement();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	(void) ub_query_change(&store_snapshot, &value, NULL, snapshot,
-						   SPI_OK_INSERT);
+	storage_take_snapshot(org_id, value, snapshot);
 	UnregisterSnapshot(snapshot);
 	SPI_finish();
 	CommandCounterIncrement();
@@ -592,69 +597,6 @@ ub_set_storage_limits(PG_FUNCTION_ARGS)
 						   SPI_OK_INSERT);
 	SPI_finish();
 	PG_RETURN_VOID();
-}
-
-/* Refuses a snapshot of no day, and what no later one could replace. */
-static void
-snapshot_check(Datum *values, bool *nulls)
-{
-	UbPlace place = UB_PLACE_TABLE("storage_snapshot");
-
-	if (DATE_NOT_FINITE(DatumGetDateADT(values[1])))
-		ub_value_error(place, "snapshot_date", ERRCODE_INVALID_PARAMETER_VALUE,
-					   "is not finite", NULL);
-	if (!nulls[SNAPSHOT_MINUTES] &&
-		(numeric_is_nan(DatumGetNumeric(values[SNAPSHOT_MINUTES])) ||
-		 numeric_is_inf(DatumGetNumeric(values[SNAPSHOT_MINUTES]))))
-		ub_value_error(place, "total_video_minutes",
-					   ERRCODE_INVALID_PARAMETER_VALUE, "is not a number",
-					   NULL);
-	ub_fact_check_time(place, "last_updated", values, nulls, SNAPSHOT_UPDATED);
-}
-
-/*
- * Trigger, before each row of storage_snapshot: of two for one day the later
- * one stays.
- */
-Datum
-ub_snapshot_before_insert(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = ub_fact_before_row(fcinfo,
-											  ub_catalog()->storage_snapshot,
-											  "snapshot_before_insert()");
-	TupleTableSlot *slot = trigger->tg_trigslot;
-	TupleTableSlot *stored;
-	ScanKeyData keys[2];
-	UbRows rows;
-	Snapshot snapshot;
-
-	slot_getallattrs(slot);
-	/* the server itself refuses these */
-	if (slot->tts_isnull[0] || slot->tts_isnull[1])
-		return PointerGetDatum(trigger->tg_trigtuple);
-	ub_value_check_id(UB_PLACE_TABLE("storage_snapshot"), "org_id",
-					  ub_fact_text(slot->tts_values, slot->tts_isnull, 0));
-	snapshot_check(slot->tts_values, slot->tts_isnull);
-
-	ub_scan_key_text(&keys[0], 1, slot->tts_values[0]);
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_DATE_EQ,
-				slot->tts_values[1]);
-	stored = ub_fact_find(trigger->tg_relation,
-						  ub_catalog()->storage_snapshot_pkey, keys, 2);
-	if (stored == NULL)
-		return PointerGetDatum(trigger->tg_trigtuple);
-	ExecDropSingleTupleTableSlot(stored);
-
-	ub_rows_begin(&rows, ub_catalog()->storage_snapshot);
-	ub_rows_add(&rows, slot->tts_values, slot->tts_isnull);
-	SPI_connect();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ub_query_change_with_rows(&replace_snapshot, &rows, NULL, snapshot,
-							  SPI_OK_UPDATE);
-	UnregisterSnapshot(snapshot);
-	SPI_finish();
-	ub_rows_end(&rows);
-	return PointerGetDatum(NULL);
 }
 
 /* Trigger, after a TRUNCATE of a tracked table: it has to be counted. */

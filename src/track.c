@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 
 #include "access.h"
 #include "compat.h"
@@ -141,6 +142,13 @@ track_check_table(Relation rel)
 		track_wrong_table(rel, "inherits or is inherited from");
 	if (IsCatalogRelation(rel))
 		track_wrong_table(rel, "belongs to the system catalogs");
+	/* what its owner can't see isn't counted */
+	if (check_enable_rls(RelationGetRelid(rel), rel->rd_rel->relowner, true) ==
+		RLS_ENABLED)
+		ub_value_error(UB_PLACE_PARAMETER, "relation", ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("\"%s\" forces row-level security on its owner",
+								RelationGetRelationName(rel)),
+					   "Take FORCE ROW LEVEL SECURITY from it, or let a role with BYPASSRLS own it.");
 }
 
 /* What a column may hold. */

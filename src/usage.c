@@ -137,11 +137,7 @@ usage_check(UbSlice billing_id, const UbUsageItem *item)
 	UbPlace place = UB_PLACE_TABLE("usage");
 
 	ub_value_check_id(place, "billing_id", billing_id);
-	if (item->amount < 0)
-		ub_value_error(place, "amount", ERRCODE_INVALID_PARAMETER_VALUE,
-					   psprintf("is " INT64_FORMAT "; it must not be negative",
-								item->amount),
-					   NULL);
+	ub_value_check_not_negative(place, "amount", item->amount);
 	ub_value_check_length(place, "source", item->source, UB_ID_BYTES);
 	ub_value_check_length(place, "description", item->description, UB_DESCRIPTION_BYTES);
 	ub_value_check_length(place, "user_id", item->user_id, UB_ID_BYTES);

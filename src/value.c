@@ -192,6 +192,15 @@ value_prints_longer(JsonbContainer *object, int limit)
 	return bytes > limit;
 }
 
+void
+ub_value_check_not_negative(UbPlace place, const char *field, int64 value)
+{
+	if (value < 0)
+		ub_value_error(place, field, ERRCODE_INVALID_PARAMETER_VALUE,
+					   psprintf("is " INT64_FORMAT "; it must not be negative", value),
+					   NULL);
+}
+
 /* metadata must be an object whose text is not too long. */
 void
 ub_value_check_metadata(UbPlace place, JsonbContainer *metadata)

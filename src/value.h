@@ -52,6 +52,8 @@ extern text *ub_value_text(UbSlice slice);
 extern void ub_value_check_id(UbPlace place, const char *field, UbSlice value);
 extern void ub_value_check_length(UbPlace place, const char *field,
 								  UbSlice value, int limit);
+extern void ub_value_check_not_negative(UbPlace place, const char *field,
+										int64 value);
 extern void ub_value_check_metadata(UbPlace place, JsonbContainer *metadata);
 extern text *ub_value_lower(UbSlice value);
 

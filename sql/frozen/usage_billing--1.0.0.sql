@@ -857,13 +857,19 @@ CREATE TABLE usage_billing.routed_gate (
 );
 
 -- Makes this transaction the request's. Returns false if the bucket is here no
--- more. The settings are gone with the transaction. What a request is comes as
+-- more. The settings are gone with the transaction. A caller with claims of its
+-- own is no router: it must not become somebody else. What a request is comes as
 -- one array, which costs less than four parameters: its claims, its session's
 -- time zone, whether its role is a service role, whether it may only read.
 CREATE FUNCTION usage_billing.routed_begin(request text[]) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	IF current_setting('request.jwt.claims', true) <> '' THEN
+		RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = 'not permitted for this token',
+			DETAIL = 'Routed calls are for routers, whose own requests have no token.',
+			HINT = 'Call the function itself.';
+	END IF;
 	-- with an older snapshot the gate would seem open for ever
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = 'routed calls need READ COMMITTED',
@@ -1074,7 +1080,7 @@ COMMENT ON COLUMN usage_billing.routed_gate.moved_at IS 'when it was moved';
 COMMENT ON FUNCTION usage_billing.routed_begin(text[]) IS
 'Makes a transaction that of a routed request
 request: the request''s token claims, its session''s time zone, whether its role is a service role, whether its transaction is read-only.
-Returns false if the bucket was moved away. For the routed functions only. Errors: 0A000 not READ COMMITTED.';
+Returns false if the bucket was moved away. For the routed functions only. Errors: 0A000 not READ COMMITTED; 42501 the caller has claims already.';
 COMMENT ON FUNCTION usage_billing.routed_owner(jsonb, text) IS
 'Compares what a routed call created with the router''s directory
 result: the row. owner: the organisation that the directory names. For the routed functions only. Errors: 55000 they differ.';

@@ -124,6 +124,12 @@ FROM (VALUES ('usage_billing.verify()'), ($$usage_billing.verify(billing_id => '
 	($$usage_billing.prune_usage('2024-01-01Z')$$), ($$usage_billing.prune_usage('2024-01-01Z', 'acc_a')$$)) AS calls (call)
 CROSS JOIN (VALUES (NULL, '00000'), ('', '00000'), ('{"org_id": "org_a"}', '42501'), ('{"role": "web_anon"}', '42501')) AS claims (claims, code);
 
+-- What is for routers takes nobody's token off, whoever was granted it.
+SELECT is(ub_test.code('ub_test_app', claims, call), code, format('%s with claims %s', call, coalesce(quote_literal(claims), 'not set')))
+FROM (VALUES ($$usage_billing.routed_call('account_balance', '{acc_b}', NULL, '{}')$$), ($$usage_billing.routed_rows('verify', '{acc_b}', '{}')$$),
+	($$usage_billing.routed_batch('{1}', '{}', '{}')$$), ($$usage_billing.routed_begin(ARRAY['{"org_id": "org_b"}'])$$)) AS calls (call)
+CROSS JOIN (VALUES (NULL, '00000'), ('', '00000'), ('{"org_id": "org_a"}', '42501'), ('{"role": "web_anon"}', '42501'), ('mArKeR', '42501')) AS claims (claims, code);
+
 -- Claims that name no organisation, or no JSON at all, open nothing.
 CREATE TEMP TABLE bad_claims AS
 SELECT claims, call, r.*

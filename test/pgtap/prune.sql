@@ -114,8 +114,8 @@ SELECT ub_test.fails(format('INSERT INTO usage_billing.usage_archive SELECT r.* 
 FROM (VALUES ('amount', '98765'), ('events', '98765'), ('viewing_seconds', '98765'), ('hour', '2024-01-01 23:00Z'), ('source', 'mArKeR'), ('egress_bytes', '98765')) AS c (field, v);
 SELECT ub_test.fails(format('INSERT INTO usage_billing.usage_archive (billing_id, hour, amount, events, %s) VALUES (%s)', columns, v), code, detail, v)
 FROM (VALUES ('source', '''a'', ''2024-01-01 00:30Z'', 1, 1, ''x''', '22023', 'start of an hour'), ('source', '''a'', ''infinity'', 1, 1, ''x''', '22023', 'not finite'),
-	('source', '''a'', ''2024-01-01Z'', -1, 1, ''x''', '22023', 'amount is negative'), ('source', '''a'', ''2024-01-01Z'', 1, -1, ''x''', '22023', 'events is negative'),
-	('egress_bytes', '''a'', ''2024-01-01Z'', 1, 1, -1', '22023', 'measurement is negative'), ('source', '''mArKeR'', ''2024-01-01Z'', 1, 1, ''x''', '23503', NULL),
+	('source', '''a'', ''2024-01-01Z'', -1, 1, ''x''', '22023', 'amount is -1; it must not be negative'), ('source', '''a'', ''2024-01-01Z'', 1, -1, ''x''', '22023', 'events is -1; it must not be negative'),
+	('egress_bytes', '''a'', ''2024-01-01Z'', 1, 1, -1', '22023', 'egress_bytes is -1; it must not be negative'), ('source', '''mArKeR'', ''2024-01-01Z'', 1, 1, ''x''', '23503', NULL),
 	('source', '''a'', ''2024-01-01Z'', 1, 1, repeat(''x'', 256)', '22023', 'source'), ('source', '''a'', NULL, 1, 1, ''x''', '23502', NULL),
 	('created_at', '''a'', ''2024-01-01Z'', 1, 1, ''infinity''', '22023', 'not finite')) AS c (columns, v, code, detail);
 SELECT is(ub_test.rows($$INSERT INTO usage_billing.usage_archive (billing_id, hour, source, amount, events) VALUES ('b', '2023-05-01 10:00Z', 'LLM', 30, 3),

@@ -249,7 +249,7 @@ FROM (VALUES
 	('[{"field": "resource", "eq": "vod_streams"}, {"field": "resource", "in": "transcoders,vod_streams"}]', '["vod_streams"] 2 {2}'),
 	('[{"field": "resource", "eq": "vod_streams"}, {"field": "resource", "eq": "transcoders"}]', '[] 0 ')
 ) AS c (filter, wanted);
-SELECT ub_test.fails(format('SELECT ub_test.filtered(%L)', filter), '22023', '^filter .*' || detail, 'filter: ' || filter)
+SELECT ub_test.fails(format('SELECT ub_test.filtered(%L)', filter), '22023', '^filter[^ ]* .*' || detail, 'filter: ' || filter)
 FROM (VALUES
 	('[{"field": "mArKeR", "eq": "vod_streams"}]', 'mArKeR.*resource'), ('[{"field": "Resource", "eq": "vod_streams"}]', 'resource'),
 	('[{"field": "", "eq": "vod_streams"}]', 'resource'), ('[{"field": 1, "eq": "vod_streams"}]', ''), ('[{"field": null, "eq": "vod_streams"}]', ''),
@@ -271,8 +271,21 @@ FROM (VALUES
 	('[{"field": "resource", "eq": "vod_streams"}, {"field": "resource", "eq": "mArKeR"}]', 'mArKeR')
 ) AS c (filter, detail);
 
+-- The detail says which condition, and what of it.
+SELECT ub_test.fails(format('SELECT ub_test.filtered(%L)', filter), '22023', detail, 'where: ' || filter)
+FROM (VALUES
+	('[1]', '^filter\[0\] is a number'), ('[{"field": "resource", "eq": "vod_streams"}, {"field": 1}]', '^filter\[1\]\.field is a number'),
+	('[{"field": "resource", "eq": null}]', '^filter\[0\]\.eq is null'), ('[{"field": "resource", "in": ["transcoders", 1]}]', '^filter\[0\]\.in\[1\] is a number'),
+	('{"3": {"field": "resource", "in": 7}}', '^filter\[3\]\.in is a number'), (format('{"%s": 1}', repeat('7', 200)), '^filter\[7{20}\] is a number')
+) AS c (filter, detail);
+
 SELECT ub_test.fails(format('SELECT ub_test.shape(%L)', include), '22023', '^include .*trend', 'include: ' || include)
 FROM (VALUES ('mArKeR'), ('Trend'), ('trends'), ('tren'), ('trend,mArKeR'), ('mArKeR,trend'), ('trend;'), ('limits')) AS c (include);
+
+-- A revert that says itself what it takes back.
+SELECT ub_test.fails(format('INSERT INTO usage_billing.usage_revert (billing_id, usage_id, amount, usage_type, usage_source, usage_at, usage_events, %s) VALUES (''other'', ub_test.id(97), 1, ''feature'', ''vod_streams'', now(), 0, -5)', m),
+	'22023', format('^usage_revert.%s is -5', m), format('%s is negative in a loaded revert', m))
+FROM unnest('{viewing_seconds,viewing_bytes,egress_seconds,egress_seconds_additional_targets,egress_bytes}'::text[]) m;
 
 -- ---------------------------------------------------------------------------
 -- What the session is set to never matters.

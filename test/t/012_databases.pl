@@ -96,7 +96,8 @@ for my $round (1, 2)
 }
 is(Workers::logged($node, 'usage_billing has no background worker for each database', $offset), 1,
 	'that there are too few workers is logged once');
-is(Workers::logged($node, 'FATAL', $offset), 0, 'nothing worse is logged');
+# a worker may be on its way to d1 when that stops accepting connections
+is(join("\n", grep { /FATAL/ && !/database "d1" is not currently accepting connections/ } split /\n/, substr slurp_file($node->logfile), $offset), '', 'nothing worse is logged');
 alone("DROP DATABASE d$_", "DROP DATABASE d$_ while databases take turns") for 1, 2;
 
 $node->stop;

@@ -127,6 +127,10 @@ CREATE ROLE ub_test_reader;
 GRANT USAGE ON SCHEMA usage_billing, ub_test TO ub_test_reader;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA usage_billing TO ub_test_reader;
 SELECT is(ub_test.run($$SELECT usage_billing.track_storage('ub_test.uncountable', 'o', 'b', duration_column => 's')$$), '00000', 'it is tracked when the row is gone');
+SELECT ub_test.fails(format('INSERT INTO ub_test.uncountable VALUES (''x'', %L, %L)', b, s), code, detail, format('a tracked table gets a row (%s, %s)', b, s))
+	FROM (VALUES (1, '98765 MB', 0::numeric, '22P02', '"uncountable" .*98765 MB'), (2, 'NaN', 0, '22003', '^uncountable\.b is NaN'), (3, '1', 'infinity', '22003', '^uncountable\.s is')) AS c (n, b, s, code, detail) ORDER BY n;
+SELECT ub_test.fails($$INSERT INTO usage_billing.stored_file (file_id, org_id, bytes) VALUES ('huge1', 'known-file', 9223372036854775807), ('huge2', 'known-file', 1);
+	SELECT usage_billing.refresh_storage_usage('known-file')$$, '22003', '"known-file"', 'a refresh whose sum is no bigint');
 TRUNCATE ub_test.uncountable;
 ALTER TABLE ub_test.uncountable DISABLE TRIGGER USER;
 INSERT INTO ub_test.uncountable VALUES ('x', 'secret 12 MB', 0);
@@ -134,10 +138,15 @@ ALTER TABLE ub_test.uncountable ENABLE TRIGGER USER;
 SELECT is((r.code, concat(r.message, r.detail, r.hint) ~ 'secret', r.detail ~ 'uncountable'), ('22P02'::text, false, true), 'who doesn''t own the table isn''t told what is in its row')
 	FROM ub_test.ask('ub_test_reader', NULL, 'usage_billing.refresh_storage_usage(''known-file'')') r;
 ALTER TABLE ub_test.uncountable OWNER TO ub_test_reader;
-SELECT is((r.code, r.message ~ 'secret'), ('22P02'::text, told), format('its owner %s: %s, claims %s', CASE WHEN told THEN 'is' ELSE 'isn''t' END, call, claims))
+SELECT is((r.code, r.message ~ 'secret', r.detail ~ 'secret'), ('22P02'::text, false, told), format('its owner %s: %s, claims %s', CASE WHEN told THEN 'is' ELSE 'isn''t' END, call, claims))
 	FROM (VALUES (1, 'recount_storage_usage(''known-file'')', '', true), (2, 'track_storage(''ub_test.uncountable'', ''o'', ''b'', duration_column => ''s'')', '', true),
 		(3, 'recount_storage_usage()', '{"org_id": "known-file"}', false), (4, 'refresh_storage_usage(''known-file'')', '', false)) AS c (n, call, claims, told),
 	LATERAL ub_test.ask('ub_test_reader', claims, 'usage_billing.' || call) r ORDER BY n;
+CREATE TABLE ub_test.forced (o text, b int);
+ALTER TABLE ub_test.forced OWNER TO ub_test_reader;
+ALTER TABLE ub_test.forced ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+SELECT is((r.code, r.detail ~ 'forces row-level security', r.hint <> ''), ('22023'::text, true, true), 'track_storage: a table whose owner doesn''t see all of it')
+	FROM ub_test.ask('ub_test_reader', '', 'usage_billing.track_storage(''ub_test.forced'', ''o'', ''b'')') r;
 DO $$ BEGIN PERFORM set_config('client_min_messages', 'error', true); PERFORM usage_billing.run_maintenance(); END $$;
 SELECT is((SELECT (last_error ~ 'uncountable', last_error ~ 'secret') FROM usage_billing.maintenance_status WHERE duty = 'storage_recount'), (true, false), 'maintenance_status names the table, not what is in its row');
 SELECT is(ub_test.run($$SELECT usage_billing.untrack_storage('ub_test.uncountable')$$), '00000', 'it can be untracked');
