@@ -237,21 +237,6 @@ ub_scan_next(UbScan *scan)
 	return index_getnext_slot(scan->desc, ForwardScanDirection, scan->slot);
 }
 
-/*
- * Closes the indexes that ExecOpenIndices opened. The locks stay until the end of
- * the transaction, as the table's does, which costs less than to return each.
- */
-void
-ub_indices_close(ResultRelInfo *info)
-{
-	for (int i = 0; i < info->ri_NumIndices; i++)
-	{
-		ub_index_insert_cleanup(info->ri_IndexRelationDescs[i],
-								info->ri_IndexRelationInfo[i]);
-		index_close(info->ri_IndexRelationDescs[i], NoLock);
-	}
-}
-
 /* Closes the scan; the locks stay until the end of the transaction. */
 void
 ub_scan_end(UbScan *scan)

@@ -9,7 +9,6 @@
 #include "access/genam.h"
 #include "access/relscan.h"
 #include "executor/tuptable.h"
-#include "nodes/execnodes.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
@@ -92,6 +91,5 @@ extern void ub_scan_begin(UbScan *scan, Oid heap, Oid index,
 						  Snapshot snapshot, ScanKey keys, int nkeys);
 extern bool ub_scan_next(UbScan *scan);
 extern void ub_scan_end(UbScan *scan);
-extern void ub_indices_close(ResultRelInfo *info);
 
 #endif /* UB_CATALOG_H */

@@ -102,13 +102,6 @@
 #define UB_VACUUM_OPTIONS "SKIP_LOCKED"
 #endif
 
-/* 17: an index is told when a statement's insertions are over (c1ec02be1d7) */
-#if PG_VERSION_NUM >= 170000
-#define ub_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
-#else
-#define ub_index_insert_cleanup(index, info) ((void) 0)
-#endif
-
 /* 17: extensions name what they wait for (c9af0546530) */
 #if PG_VERSION_NUM >= 170000
 #define ub_wait_event(name) WaitEventExtensionNew(name)

@@ -257,7 +257,7 @@ ub_deltas_append_rows(UbDeltaAppend *append, List *deltas)
 void
 ub_deltas_append_end(UbDeltaAppend *append)
 {
-	ub_indices_close(append->info);
+	ExecCloseIndices(append->info);
 	ExecDropSingleTupleTableSlot(append->slot);
 	FreeExecutorState(append->estate);
 	table_close(append->rel, NoLock);

@@ -16,7 +16,6 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-#include "catalog.h"
 #include "compat.h"
 #include "query.h"
 
@@ -67,7 +66,7 @@ ub_rows_append(UbRows *rows)
 		ub_insert_index_tuples(info, stored, estate);
 		ResetPerTupleExprContext(estate);
 	}
-	ub_indices_close(info);
+	ExecCloseIndices(info);
 	ExecDropSingleTupleTableSlot(slot);
 	ExecDropSingleTupleTableSlot(stored);
 	FreeExecutorState(estate);

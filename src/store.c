@@ -26,7 +26,6 @@
 #include "utils/reltrigger.h"
 #include "utils/snapmgr.h"
 
-#include "catalog.h"
 #include "compat.h"
 #include "store.h"
 
@@ -283,7 +282,7 @@ ub_store_end(UbStore *store)
 	last_were_new = store->rows == UB_ALL_NEW;
 	if (store->probe != NULL)
 		index_endscan(store->probe);
-	ub_indices_close(store->info);
+	ExecCloseIndices(store->info);
 	ExecDropSingleTupleTableSlot(store->row);
 	if (store->found != NULL)
 		ExecDropSingleTupleTableSlot(store->found);

@@ -205,7 +205,7 @@ static void
 table_end(SumsTable *table)
 {
 	ub_scan_end(&table->scan);
-	ub_indices_close(table->info);
+	ExecCloseIndices(table->info);
 	ExecDropSingleTupleTableSlot(table->row);
 	FreeExecutorState(table->estate);
 }
