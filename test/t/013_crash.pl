@@ -100,14 +100,14 @@ for my $mode ('fast', 'smart')
 {
 	my $begun = time;
 	$node->stop($mode);
-	cmp_ok(time - $begun, '<', 5, "$mode shutdown is prompt");
+	cmp_ok(time - $begun, '<', 5 + $Workers::PATIENCE, "$mode shutdown is prompt");
 	$node->start;
 	works("after a $mode shutdown");
 }
 slow();
 my $begun = time;
 $node->stop('fast');
-cmp_ok(time - $begun, '<', 5, 'fast shutdown in the middle of folding is prompt');
+cmp_ok(time - $begun, '<', 5 + $Workers::PATIENCE, 'fast shutdown in the middle of folding is prompt');
 $node->start;
 not_slow();
 works('after it');

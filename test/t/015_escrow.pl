@@ -14,6 +14,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use BillingNode;
+use Killer;
 use Workers;
 
 my $CREDITS = 500;
@@ -190,7 +191,7 @@ my $connected = "FROM pg_stat_activity WHERE application_name = 'takers'";
 ok($node->poll_query_until('postgres', "SELECT count(*) = 8 $connected"), 'crash: the clients are at it');
 sleep 0.5;
 my $victim = value("SELECT min(pid) $connected");
-kill 'KILL', $victim;
+Killer::kill_one($victim);
 $takers->{run}->finish;
 ok($node->poll_query_until('postgres', 'SELECT true'), 'crash: the server is there again');
 exact('crash', 3);

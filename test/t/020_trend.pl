@@ -13,6 +13,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 use BillingNode;
+use Killer;
 
 my $directory = PostgreSQL::Test::Utils::tempdir();
 my $KILLS = 4;
@@ -257,7 +258,7 @@ sound('terminated');
 # The same with SIGKILL: the server goes down with the folder and recovers.
 load_begin();
 my ($folder, $pid) = folder_begin();
-kill 'KILL', $pid if $pid;
+Killer::kill_one($pid) if $pid;
 $folder->finish;
 like($folder_err, qr/server closed the connection unexpectedly|57P02/, 'crashed: the folder was at work');
 ok($primary->poll_query_until('postgres', 'SELECT true'), 'crashed: the server recovers');

@@ -57,7 +57,7 @@ sub strike
 	}
 	my $title = $kind eq 'backend' ? qr/load-c|\[local\]/ : $kind =~ /worker|launcher/ ? qr/usage_billing $kind/ : qr/: $kind/;
 	my @some = Killer::titled($node, $title) or return 0;
-	return kill 'KILL', one_of(@some);
+	return Killer::kill_one(one_of(@some));
 }
 
 # Starts the server, and kills it now and then before it has recovered.
@@ -117,8 +117,7 @@ sub crashes
 		my $kind = some_kind($preloaded);
 		strike($node, $kind) or next;
 		$killed{$kind}++;
-		if (defined $node->{_pid}) { sleep 0.05; }
-		else
+		unless (defined $node->{_pid})
 		{
 			my $again = start_again($node);
 			$killed{'while it recovered'} += $again if $again;

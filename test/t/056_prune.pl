@@ -11,6 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use BillingNode;
+use Killer;
 
 my $node = BillingNode::start(autovacuum => 'off', restart_after_crash => 'on');
 my $directory = PostgreSQL::Test::Utils::tempdir();
@@ -123,7 +124,7 @@ my $pruner = $node->background_psql('postgres');
 $pruner->query_safe("BEGIN; SELECT usage_billing.prune_usage('2024-06-10Z', max_rows => 500)");
 my $pid = $pruner->query_safe('SELECT pg_backend_pid()');
 value('CHECKPOINT');
-kill 'KILL', $pid;
+Killer::kill_one($pid);
 eval { $pruner->quit };
 ok($node->poll_query_until('postgres', 'SELECT true'), 'the server is there again');
 is(value($FACTS), $facts, 'a batch that was not committed is undone');

@@ -77,6 +77,23 @@ sub crash
 	return;
 }
 
+# Kills one of the server's processes; false if it wasn't there. Returns once the
+# postmaster has taken notice: from then on no client gets in until the server has
+# recovered, which is_up and the like can wait for.
+sub kill_one
+{
+	my ($pid) = @_;
+	my $until = time + 60;
+
+	runs($pid) && kill 'KILL', $pid or return 0;
+	while (process($pid))
+	{
+		die "the postmaster takes no notice of a dead process\n" if time > $until;
+		sleep 0.005;
+	}
+	return 1;
+}
+
 # Runs one statement on a server that may go away meanwhile. Returns whether it
 # succeeded and what it printed, or the error.
 sub ask
