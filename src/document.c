@@ -464,7 +464,8 @@ filter_strings(const char *where, JsonbContainer *array,
 			continue;
 		snprintf(element, sizeof(element), "%s[%d]", where, n++);
 		filter_value(element,
-					 document_string(UB_PLACE_PARAMETER, element, &value, INT_MAX),
+					 document_string(UB_PLACE_PARAMETER, element, &value,
+									 INT_MAX),
 					 resources, named);
 	}
 }
@@ -527,7 +528,8 @@ filter_condition(const char *where, JsonbValue *condition,
 		snprintf(at, sizeof(at), "%s.%.*s", where, Min(name.len, 5), name.data);
 		if (ub_slice_is(name, "field"))
 		{
-			UbSlice field = document_string(UB_PLACE_PARAMETER, at, &value, INT_MAX);
+			UbSlice field = document_string(UB_PLACE_PARAMETER, at, &value,
+											INT_MAX);
 
 			has_field = ub_slice_is(field, "resource");
 			if (!has_field)

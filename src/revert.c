@@ -128,7 +128,8 @@ revert_check(UbPlace place, Datum *values, bool *nulls)
 	{
 		if (!nulls[REVERT_MEASURES + i])
 			ub_value_check_not_negative(place, ub_measure_names[i],
-										DatumGetInt64(values[REVERT_MEASURES + i]));
+										DatumGetInt64(
+											values[REVERT_MEASURES + i]));
 	}
 	if (!nulls[REVERT_USAGE_EVENTS] &&
 		(uint16) DatumGetInt16(values[REVERT_USAGE_EVENTS]) > 1)

@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -342,7 +343,7 @@ source_check_sum(const UbSource *source, const char *column, Datum sum)
 				 errmsg("size or duration of a tracked file is not a number"),
 				 errdetail("%s.%s is NaN or infinite; the table is tracked for storage usage.",
 						   get_rel_name(source->relation), column),
-				 errhint("Store a number, or null.")));
+				 errhint("Store a number, or null. A row that holds none already: mend it with the table's user triggers disabled, then call recount_storage_usage for its organisation.")));
 }
 
 /*
@@ -384,22 +385,24 @@ source_result_rows(const UbSource *source, UbRows *rows)
  * maintenance notes down is the message alone.
  */
 UB_NORETURN static void
-source_read_failed(const UbSource *source, bool quote)
+source_read_failed(const UbSource *source, int which, bool quote)
 {
 	ErrorData *error = CopyErrorData();
-	const char *table = get_rel_name(source->relation);
+	const char *table;
 
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
 		PG_RE_THROW();
 	FlushErrorState();
+	table = get_rel_name(source->relation);
 	ereport(ERROR,
 			(errcode(error->sqlerrcode),
 			 errmsg("row of a tracked table can't be counted"),
 			 quote ? errdetail("Table \"%s\" is tracked for storage usage: %s.", table, error->message) :
 					 errdetail("Table \"%s\" is tracked for storage usage.", table),
 			 errdetail_log("Table \"%s\": %s", table, error->message),
-			 quote ? errhint("Store a number as size and duration, or null.") :
-					 errhint("Let the table's owner mend the row; recount_storage_usage tells the owner which value it is.")));
+			 which == SOURCE_INSERTED ? errhint("Store a number as size and duration, or null.") :
+				 quote				  ? errhint("Store a number as size and duration, or null. A row that holds none already: mend it with the table's user triggers disabled, then call recount_storage_usage for its organisation.") :
+										errhint("Let the table's owner mend the row; recount_storage_usage tells the owner which value it is.")));
 }
 
 /*
@@ -427,7 +430,7 @@ source_run(const UbSource *source, int which, Datum *values, Snapshot snapshot,
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		source_read_failed(source, quote);
+		source_read_failed(source, which, quote);
 	}
 	PG_END_TRY();
 	owner_end(&scope);
@@ -453,6 +456,18 @@ ub_source_count(const UbSource *source, const char *org_id, Snapshot snapshot,
 			   quote);
 	source_result_rows(source, rows);
 	SPI_finish();
+}
+
+/*
+ * May the writer be told what is in the rows of its statement? It knows what it
+ * inserts; what it changes or deletes may be more than it can read.
+ */
+static bool
+source_writer_sees(Oid relation, int which)
+{
+	return which == SOURCE_INSERTED ||
+		(pg_class_aclcheck(relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+		 check_enable_rls(relation, InvalidOid, true) != RLS_ENABLED);
 }
 
 /*
@@ -482,8 +497,8 @@ ub_storage_changed(PG_FUNCTION_ARGS)
 	SPI_connect();
 	if (SPI_register_trigger_data(trigger) != SPI_OK_TD_REGISTER)
 		elog(ERROR, "could not register transition tables");
-	/* whoever writes a row may be told what is in it */
-	source_run(&source, which, NULL, InvalidSnapshot, true);
+	source_run(&source, which, NULL, InvalidSnapshot,
+			   source_writer_sees(source.relation, which));
 	source_result_rows(&source, &rows);
 	SPI_finish();
 	if (rows.count > 0)

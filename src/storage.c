@@ -343,7 +343,7 @@ storage_take_snapshot(const char *org_id, Datum value, Snapshot snapshot)
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("sum out of range"),
-				 errdetail("The files of org_id \"%s\" take more bytes than a bigint holds.", org_id),
+				 errdetail("The sizes of the files of org_id \"%s\" don't add up to a bigint.", org_id),
 				 errhint("Mend the sizes in the tracked tables.")));
 	}
 	PG_END_TRY();

@@ -137,6 +137,18 @@ INSERT INTO ub_test.uncountable VALUES ('x', 'secret 12 MB', 0);
 ALTER TABLE ub_test.uncountable ENABLE TRIGGER USER;
 SELECT is((r.code, concat(r.message, r.detail, r.hint) ~ 'secret', r.detail ~ 'uncountable'), ('22P02'::text, false, true), 'who doesn''t own the table isn''t told what is in its row')
 	FROM ub_test.ask('ub_test_reader', NULL, 'usage_billing.refresh_storage_usage(''known-file'')') r;
+-- nor for who changes or deletes more than it can read
+CREATE ROLE ub_test_changer;
+GRANT USAGE ON SCHEMA ub_test TO ub_test_changer;
+GRANT UPDATE, DELETE ON ub_test.uncountable TO ub_test_changer;
+CREATE POLICY own ON ub_test.uncountable FOR SELECT TO ub_test_changer USING (o = 'own');
+CREATE POLICY all_of_it ON ub_test.uncountable FOR UPDATE TO ub_test_changer USING (true);
+SELECT is((r.code, r.message ~ 'secret', r.detail ~ 'secret', r.hint <> ''), ('22P02'::text, false, told, true), format('what a writer is told: %s; %s', rights, call))
+	FROM (VALUES (1, '', 'UPDATE ub_test.uncountable SET b = ''1''', false), (2, '', 'DELETE FROM ub_test.uncountable', false),
+		(3, 'GRANT SELECT ON ub_test.uncountable TO ub_test_changer', 'UPDATE ub_test.uncountable SET b = ''1''', true),
+		(4, 'GRANT SELECT ON ub_test.uncountable TO ub_test_changer', 'DELETE FROM ub_test.uncountable', true),
+		(5, 'GRANT SELECT ON ub_test.uncountable TO ub_test_changer; ALTER TABLE ub_test.uncountable ENABLE ROW LEVEL SECURITY', 'UPDATE ub_test.uncountable SET b = ''1''', false)
+	) AS c (n, rights, call, told), LATERAL ub_test.try(rights || '; SET LOCAL ROLE ub_test_changer; ' || call) r ORDER BY n;
 ALTER TABLE ub_test.uncountable OWNER TO ub_test_reader;
 SELECT is((r.code, r.message ~ 'secret', r.detail ~ 'secret'), ('22P02'::text, false, told), format('its owner %s: %s, claims %s', CASE WHEN told THEN 'is' ELSE 'isn''t' END, call, claims))
 	FROM (VALUES (1, 'recount_storage_usage(''known-file'')', '', true), (2, 'track_storage(''ub_test.uncountable'', ''o'', ''b'', duration_column => ''s'')', '', true),
@@ -149,6 +161,9 @@ SELECT is((r.code, r.detail ~ 'forces row-level security', r.hint <> ''), ('2202
 	FROM ub_test.ask('ub_test_reader', '', 'usage_billing.track_storage(''ub_test.forced'', ''o'', ''b'')') r;
 DO $$ BEGIN PERFORM set_config('client_min_messages', 'error', true); PERFORM usage_billing.run_maintenance(); END $$;
 SELECT is((SELECT (last_error ~ 'uncountable', last_error ~ 'secret') FROM usage_billing.maintenance_status WHERE duty = 'storage_recount'), (true, false), 'maintenance_status names the table, not what is in its row');
+SELECT is((ub_test.try(mended || '; SELECT usage_billing.recount_storage_usage(''x'')')).code, code, mended) FROM (VALUES
+	(1, 'UPDATE ub_test.uncountable SET b = ''1''', '22P02'),
+	(2, 'ALTER TABLE ub_test.uncountable DISABLE TRIGGER USER; UPDATE ub_test.uncountable SET b = ''1''; ALTER TABLE ub_test.uncountable ENABLE TRIGGER USER', '00000')) AS c (n, mended, code) ORDER BY n;
 SELECT is(ub_test.run($$SELECT usage_billing.untrack_storage('ub_test.uncountable')$$), '00000', 'it can be untracked');
 SELECT is(ub_test.run($$SELECT usage_billing.refresh_storage_usage('known-file')$$), '00000', 'and then refreshes work again');
 
