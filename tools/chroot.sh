@@ -11,7 +11,8 @@
 # To be run in the background or a subshell, which they replace. Their mounts
 # and processes have namespaces of their own, which end with the process that
 # was started, and that ends with its parent: nothing is left behind, however
-# either ends. SIGKILL is the way to end them.
+# either ends. SIGKILL is the way to end them, and what ends them after $patience,
+# if that is set.
 
 # shellcheck disable=SC2016
 chroot_mirror()
@@ -24,8 +25,9 @@ chroot_mirror()
 # it inherits orphans and waits for them.
 chroot_namespaces()
 {
-	exec setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
-		--propagation private bash -euc "$1"$'\n''exit' chroot "${@:2}" </dev/null
+	exec setpriv --pdeathsig KILL timeout -s KILL "${patience:-0}" \
+		setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --propagation private \
+		bash -euc "$1"$'\n''exit' chroot "${@:2}" </dev/null
 }
 
 # shellcheck disable=SC2016

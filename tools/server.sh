@@ -161,7 +161,7 @@ stop_servers()
 {
 	local file pid
 
-	find "$1" -name postmaster.pid | while read -r file; do
+	{ find "$1" -ignore_readdir_race -name postmaster.pid || :; } | while read -r file; do
 		read -r pid <"$file" || continue
 		[ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] || continue
 		"${as_server[@]}" "$bindir/pg_ctl" -D "${file%/*}" -m immediate -s -w stop || :
