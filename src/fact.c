@@ -325,38 +325,34 @@ ub_fact_is_waited_for(void)
  * it meanwhile. Only then it waits as everybody does.
  */
 static void
-fact_wait_for(TransactionId xid)
+fact_give_way(TransactionId xid)
 {
 	int polite = 2 * DeadlockTimeout;
 	TimestampTz started = GetCurrentTimestamp();
 
-	while (TransactionIdIsInProgress(xid) &&
-		   !TimestampDifferenceExceeds(started, GetCurrentTimestamp(), polite))
+	while (TransactionIdIsInProgress(xid))
 	{
+		TimestampTz now = GetCurrentTimestamp();
+
 		CHECK_FOR_INTERRUPTS();
-		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-									   DeadlockTimeout / 4) &&
+		if (TimestampDifferenceExceeds(started, now, DeadlockTimeout / 4) &&
 			ub_fact_is_waited_for())
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
 					 errmsg("the same fact is being written by another session"),
 					 errdetail("The other session, or one behind it, waits for this one."),
 					 errhint("Repeat the statement; nothing is stored twice.")));
+		if (TimestampDifferenceExceeds(started, now, polite))
+			break;
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
 						 PG_WAIT_LOCK);
 		ResetLatch(MyLatch);
 	}
-	XactLockTableWait(xid, NULL, NULL, XLTW_None);
 }
 
-/*
- * Finds the fact with the given key, whether committed or of this transaction;
- * waits for a transaction that is writing one. Returns a slot that the caller
- * drops, null if there is none.
- */
-TupleTableSlot *
-ub_fact_find(Relation heap, Oid index_id, ScanKey keys, int nkeys)
+static TupleTableSlot *
+fact_find(Relation heap, Oid index_id, ScanKey keys, int nkeys, bool gives_way)
 {
 	Relation index = index_open(index_id, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(heap, NULL);
@@ -381,13 +377,33 @@ ub_fact_find(Relation heap, Oid index_id, ScanKey keys, int nkeys)
 			break;
 		found = false;
 		ExecClearTuple(slot);
-		fact_wait_for(writer);
+		if (gives_way)
+			fact_give_way(writer);
+		XactLockTableWait(writer, NULL, NULL, XLTW_None);
 	}
 	index_close(index, NoLock);
 	if (found)
 		return slot;
 	ExecDropSingleTupleTableSlot(slot);
 	return NULL;
+}
+
+/*
+ * Finds the fact with the given key, whether committed or of this transaction;
+ * waits for a transaction that is writing one, and gives way to others as a load
+ * does. Returns a slot that the caller drops, null if there is none.
+ */
+TupleTableSlot *
+ub_fact_find(Relation heap, Oid index_id, ScanKey keys, int nkeys)
+{
+	return fact_find(heap, index_id, keys, nkeys, true);
+}
+
+/* The same for a call of one fact, which doesn't give way. */
+TupleTableSlot *
+ub_fact_find_for_call(Relation heap, Oid index_id, ScanKey keys, int nkeys)
+{
+	return fact_find(heap, index_id, keys, nkeys, false);
 }
 
 /* Trigger: facts are append-only, but for those that prune_usage moves. */

@@ -39,6 +39,8 @@ extern void ub_fact_check_account(FunctionCallInfo fcinfo, UbSlice billing_id);
 extern bool ub_fact_is_waited_for(void);
 extern TupleTableSlot *ub_fact_find(Relation heap, Oid index, ScanKey keys,
 									int nkeys);
+extern TupleTableSlot *ub_fact_find_for_call(Relation heap, Oid index,
+											 ScanKey keys, int nkeys);
 
 /* Columns of a fact by number, counted from 0. An empty text is none. */
 extern UbSlice ub_fact_text(Datum *values, bool *nulls, int column);

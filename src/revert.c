@@ -409,7 +409,8 @@ revert_is_repeated(Datum *values, bool *nulls)
 	ub_scan_key_text(&keys[0], REVERT_BILLING_ID + 1,
 					 values[REVERT_BILLING_ID]);
 	ub_scan_key_uuid(&keys[1], 2, values[REVERT_ID]);
-	slot = ub_fact_find(rel, ub_catalog()->usage_revert_id_key, keys, 2);
+	slot = ub_fact_find_for_call(rel, ub_catalog()->usage_revert_id_key, keys,
+								 2);
 	table_close(rel, NoLock);
 	if (slot == NULL)
 		return false;
