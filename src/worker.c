@@ -52,6 +52,12 @@
 /* Dead rows that are worth a VACUUM of a table of deltas. */
 #define VACUUM_DEAD_ROWS 20000
 
+/*
+ * As many that a VACUUM leaves are kept by an old snapshot. Fewer may be what the
+ * fold before it deleted beside statements that were still under way.
+ */
+#define VACUUM_KEPT_ROWS (2 * VACUUM_DEAD_ROWS)
+
 /* Milliseconds between two looks whether the duty has something to do. */
 #define VACUUM_INTERVAL		 5000
 #define VACUUM_LONG_INTERVAL 60000
@@ -305,7 +311,7 @@ vacuum_judge(UbPass *pass)
 	int64 left = vacuum_dead_rows(pass->unit);
 
 	vacuum_interval = VACUUM_INTERVAL;
-	if (left >= VACUUM_DEAD_ROWS)
+	if (left >= VACUUM_KEPT_ROWS)
 		vacuum_interval = VACUUM_LONG_INTERVAL;
 	pass->rows -= Min(pass->rows, (uint64) left);
 	pass->done = true;
