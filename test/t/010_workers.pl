@@ -65,8 +65,9 @@ is((BillingNode::outcome($node, 'postgres', 'SET ROLE watcher; SELECT * FROM usa
 # ---------------------------------------------------------------------------
 # It leaves everybody alone while it rests.
 
+my $old = Workers::worker_pid($node, 'postgres');
 set('fold_interval', '1h');
-within(5, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'usage_billing worker' AND state = 'idle'
+within(5, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'usage_billing worker' AND pid <> $old AND state = 'idle'
 	AND backend_xmin IS NULL AND backend_xid IS NULL AND xact_start IS NULL
 	AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_stat_activity.pid)",
 	'a resting worker has no transaction, snapshot or lock');

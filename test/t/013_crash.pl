@@ -10,6 +10,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use BillingNode;
+use Killer;
 use Workers;
 
 my $node = Workers::start(restart_after_crash => 'on', wal_level => 'replica', max_wal_senders => 5, hot_standby => 'on');
@@ -60,8 +61,6 @@ END $$;
 SQL
 	return;
 }
-
-sub running { return kill 0, $_[0]; }
 
 Workers::accounts($node, 'postgres', 10);
 works('at first');
@@ -117,10 +116,8 @@ works('after it');
 
 my @children = split /\n/, value("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'usage_billing%'");
 is(scalar @children, 2, 'launcher and worker run');
-$node->kill9;
-$begun = time;
-sleep 0.05 while time - $begun < 10 && grep { running($_) } @children;
-is(scalar(grep { running($_) } @children), 0, 'launcher and worker end when the postmaster is killed');
+Killer::crash($node);
+is(scalar(grep { Killer::runs($_) } @children), 0, 'launcher and worker end when the postmaster is killed');
 $node->start;
 works('after the postmaster was killed');
 

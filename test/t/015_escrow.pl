@@ -37,6 +37,7 @@ SQL
 
 # Clients that take 1 to 9 credits at a time from any of the accounts until they
 # are told to stop; some give up what they took, in part or wholly.
+my $SECONDS = 3;
 sub takers
 {
 	my ($name, $n, $clients, $database, $server) = @_;
@@ -67,7 +68,7 @@ COMMIT;
 SQL
 	my $err = '';
 	my $out = '';
-	my $run = IPC::Run::start([ 'pgbench', '-n', '-c', $clients, '-j', 2, '-T', 3, '-f', "$directory/$name.sql",
+	my $run = IPC::Run::start([ 'pgbench', '-n', '-c', $clients, '-j', 2, '-T', $SECONDS, '-f', "$directory/$name.sql",
 			$server->connstr($database // 'postgres') . ' application_name=takers' ], '>', \$out, '2>', \$err);
 	return { run => $run, err => \$err, name => $name };
 }
@@ -186,7 +187,10 @@ value('SELECT pg_reload_conf()');
 # A backend that is killed takes the shared memory with it.
 
 accounts('crash', 3);
+# they end with the server
+$SECONDS = 60;
 $takers = takers('crash', 3, 8);
+$SECONDS = 3;
 my $connected = "FROM pg_stat_activity WHERE application_name = 'takers'";
 ok($node->poll_query_until('postgres', "SELECT count(*) = 8 $connected"), 'crash: the clients are at it');
 sleep 0.5;

@@ -17,6 +17,7 @@ use lib "$FindBin::Bin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use List::Util qw(sum);
 use Time::HiRes qw(sleep time);
 
 use BillingNode;
@@ -57,7 +58,11 @@ sub strike
 	}
 	my $title = $kind eq 'backend' ? qr/load-c|\[local\]/ : $kind =~ /worker|launcher/ ? qr/usage_billing $kind/ : qr/: $kind/;
 	my @some = Killer::titled($node, $title) or return 0;
-	return Killer::kill_one(one_of(@some));
+	my $pid = one_of(@some);
+	my $offset = -s $node->logfile;
+	Killer::kill_one($pid) or return 0;
+	# one that was ending by itself went before the signal came
+	return slurp_file($node->logfile, $offset) =~ /\(PID $pid\) was terminated by signal 9/;
 }
 
 # Starts the server, and kills it now and then before it has recovered.
@@ -110,7 +115,7 @@ sub crashes
 	my $until = time + $SECONDS;
 	my (%killed, @unsound);
 	my ($recoveries, $looks) = (0, 0);
-	while (time < $until)
+	while (time < $until || time < $until + 120 && sum(0, values %killed) < $SECONDS / 6)
 	{
 		sleep 0.1 + rand 0.9;
 		Killer::ask($node, 'CHECKPOINT') if chance(0.2);
@@ -129,8 +134,7 @@ sub crashes
 		$looks++;
 	}
 	$load->end;
-	my $kills = 0;
-	$kills += $_ for values %killed;
+	my $kills = sum(0, values %killed);
 	note("$name: killed ", join ', ', map { "$_ $killed{$_}" } sort keys %killed);
 
 	my $counts = $load->as_told($node, $name);

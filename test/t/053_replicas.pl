@@ -77,6 +77,15 @@ sub watcher
 	};
 }
 
+# On a busy machine a look may take its time.
+sub enough_looks
+{
+	my ($file) = @_;
+	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
+	sleep 0.1 until -e $file && (() = slurp_file($file) =~ /\n/g) > 5 || time > $until;
+	return;
+}
+
 sub watched
 {
 	my ($file, $name) = @_;
@@ -137,6 +146,7 @@ $primary->reload;
 $load->begin;
 $load->beside('watch', watcher("$load->{directory}/watched"), $standby);
 sleep $SECONDS;
+enough_looks("$load->{directory}/watched");
 $load->end;
 watched("$load->{directory}/watched", 'standby');
 $load->as_told($primary, 'before the failover');
@@ -258,6 +268,7 @@ $publisher->safe_psql('postgres', "ALTER SYSTEM SET synchronous_standby_names = 
 $publisher->reload;
 $load->beside('watch', watcher("$load->{directory}/watched"), $subscriber);
 sleep $SECONDS;
+enough_looks("$load->{directory}/watched");
 $load->end;
 watched("$load->{directory}/watched", 'subscriber');
 $load->as_told($publisher, 'publisher');

@@ -27,6 +27,7 @@ INSERT INTO usage_billing.usage (billing_id, id, type, amount, source, metadata,
 	FROM generate_series(1, 12000) n;
 SELECT count(usage_billing.revert_usage(id, greatest(amount / 2, 1), billing_id)) FROM usage_billing.usage WHERE amount % 20 = 7;
 SELECT count(usage_billing.close_billing_period('2024-06-15 00:00Z', billing_id)) FROM usage_billing.billing_account WHERE billing_id <> 'account-20';
+SELECT pg_stat_force_next_flush();
 SQL
 
 # All sums that can be asked for, and the facts but for single usages.

@@ -51,7 +51,7 @@ sub updates
 	my $database = database($name, $from);
 
 	Estate::fill($node, $database);
-	Workers::within($node, 30, $database, Workers::has_workers(1, $database), "$from under the library of $to: a worker");
+	Workers::within($node, 30, $database, Workers::has_workers(1, $database) . " AND state = 'idle'", "$from under the library of $to: a worker, which has done what there was");
 	my $answers = Estate::answers($node, $database);
 	is(BillingNode::differences($node, $database), '', "$from under the library of $to: the books are sound");
 
