@@ -116,7 +116,9 @@ works('after it');
 
 my @children = split /\n/, value("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'usage_billing%'");
 is(scalar @children, 2, 'launcher and worker run');
+$begun = time;
 Killer::crash($node);
+cmp_ok(time - $begun, '<', 10 + $Workers::PATIENCE, 'all processes end soon when the postmaster is killed');
 is(scalar(grep { Killer::runs($_) } @children), 0, 'launcher and worker end when the postmaster is killed');
 $node->start;
 works('after the postmaster was killed');

@@ -18,6 +18,7 @@ use Killer;
 use Workers;
 
 my $CREDITS = 500;
+our $SECONDS = 3;
 my $node = Workers::start('usage_billing.escrow_accounts' => 8, restart_after_crash => 'on', wal_level => 'replica',
 	max_wal_senders => 5, hot_standby => 'on', log_min_messages => 'warning');
 my $directory = PostgreSQL::Test::Utils::tempdir();
@@ -37,7 +38,6 @@ SQL
 
 # Clients that take 1 to 9 credits at a time from any of the accounts until they
 # are told to stop; some give up what they took, in part or wholly.
-my $SECONDS = 3;
 sub takers
 {
 	my ($name, $n, $clients, $database, $server) = @_;
@@ -188,9 +188,7 @@ value('SELECT pg_reload_conf()');
 
 accounts('crash', 3);
 # they end with the server
-$SECONDS = 60;
-$takers = takers('crash', 3, 8);
-$SECONDS = 3;
+$takers = do { local $SECONDS = 60; takers('crash', 3, 8) };
 my $connected = "FROM pg_stat_activity WHERE application_name = 'takers'";
 ok($node->poll_query_until('postgres', "SELECT count(*) = 8 $connected"), 'crash: the clients are at it');
 sleep 0.5;
